@@ -1,0 +1,33 @@
+//! Generates `schema::*` from the committed compiled requests, so that building needs no `capnp`, and notes the revision.
+
+use std::path::Path;
+use std::process::Command;
+
+const SCHEMAS: [&str; 3] = ["types", "pool", "worker"];
+
+fn main() {
+    let out_dir = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    for name in SCHEMAS {
+        let request = Path::new("schema/compiled").join(name).with_extension("request");
+        println!("cargo::rerun-if-changed={}", request.display());
+        let file = std::fs::File::open(&request).expect("the compiled schema is committed");
+        capnpc::codegen::CodeGenerationCommand::new()
+            .output_directory(&out_dir)
+            .default_parent_module(vec!["schema".into()])
+            .run(file)
+            .expect("the compiled schema is whole");
+    }
+    println!("cargo::rustc-env=CLUSTERCTL_REVISION={}", revision());
+    println!("cargo::rerun-if-changed=.git/HEAD");
+}
+
+/// The commit that is built, or nothing outside a checkout.
+fn revision() -> String {
+    Command::new("git")
+        .args(["rev-parse", "--short", "HEAD"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success())
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
+}

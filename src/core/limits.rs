@@ -1,0 +1,68 @@
+//! Every bound of the program, with its unit and its reason. Beyond a bound comes a refusal that names it.
+
+/// Script, arguments and environment of a job together, in bytes: what one submit may make durable.
+pub const SPEC_BYTES_MAX: usize = 1 << 20;
+/// Names of pools, workers, clients, owners, jobs, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// A label's key, in bytes.
+pub const LABEL_KEY_BYTES_MAX: usize = 64;
+/// A label's value, in bytes.
+pub const LABEL_VALUE_BYTES_MAX: usize = 256;
+/// Labels of one worker.
+pub const LABELS_MAX: usize = 256;
+/// A constraint's text, in bytes; its parse tree is bounded by it.
+pub const CONSTRAINT_BYTES_MAX: usize = 4096;
+/// Nesting of parentheses and negations in a constraint: the parser recurses.
+pub const CONSTRAINT_DEPTH_MAX: usize = 64;
+/// Items in one page of any list.
+pub const PAGE_MAX: usize = 1000;
+/// Slots of one worker.
+pub const SLOTS_MAX: u32 = 4096;
+/// Tasks of one owner that have not ended.
+pub const QUEUE_TASKS_PER_OWNER_MAX: u64 = 1_000_000;
+/// Tasks of a pool that have not ended.
+pub const QUEUE_TASKS_MAX: u64 = 10_000_000;
+/// Further attempts that a submit may ask for.
+pub const RETRIES_MAX: u32 = 1000;
+/// Attempts that took their worker down before a task is quarantined.
+pub const WORKER_LOSSES_MAX: u32 = 3;
+/// Followers of one job.
+pub const FOLLOWERS_PER_JOB_MAX: usize = 64;
+/// Output kept per attempt, in bytes; beyond it is truncated and marked.
+pub const OUTPUT_PER_ATTEMPT_BYTES_MAX: u64 = 1 << 30;
+/// Output kept per pool unless `--output-limit` says otherwise, in bytes.
+pub const OUTPUT_PER_POOL_BYTES: u64 = 10 << 30;
+/// Output that rides in an ending record instead of the output files, in bytes: a tiny job costs one commit.
+pub const OUTPUT_INLINE_BYTES_MAX: usize = 4096;
+/// One chunk of output on the wire, in bytes: below 16 KiB a message's cost hardly depends on its size.
+pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 << 10;
+/// Unacknowledged output per connection, in bytes: a slow link must still carry heartbeats.
+pub const OUTPUT_IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
+/// Unacknowledged output that an executor holds in memory per attempt, in bytes, before it goes to a file.
+pub const SPOOL_MEMORY_BYTES_MAX: usize = 256 << 10;
+/// A stream of output beyond this moves to a file of its own, in bytes.
+pub const OUTPUT_OWN_FILE_BYTES: u64 = 1 << 20;
+/// A segment of shared output is sealed at this size, in bytes: what retention drops at a time.
+pub const OUTPUT_SEGMENT_BYTES: u64 = 16 << 20;
+/// One batch of placements or reports on the wire, in bytes.
+pub const BATCH_BYTES_MAX: usize = 512 << 10;
+/// A frame before the first call has returned, in bytes.
+pub const FRAME_BYTES_MAX_FIRST: usize = 16 << 10;
+/// A frame afterwards, in bytes.
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
+/// Nesting of a message.
+pub const MESSAGE_DEPTH_MAX: i32 = 32;
+/// Requests that one turn of the pool's loop takes in.
+pub const TURN_REQUESTS_MAX: usize = 4096;
+/// Requests that wait for the pool's loop; more make their senders wait.
+pub const CORE_QUEUE_MAX: usize = 16 << 10;
+/// Effects that wait for one connection's pump; a connection that is further behind is cut.
+pub const PUMP_QUEUE_MAX: usize = 4096;
+/// Ended submits whose request id is still kept in memory; older ones are looked up in the history.
+pub const REQUESTS_REMEMBERED_MAX: usize = 100_000;
+/// The message that enrols a key, in bytes.
+pub const ENROL_MESSAGE_BYTES_MAX: usize = 4096;
+/// Unspent tokens of a pool.
+pub const TOKENS_MAX: usize = 10_000;
+/// Ranges of an array's indices: a sorted list, as `1-5,8,10-12`.
+pub const ARRAY_RANGES_MAX: usize = 1000;

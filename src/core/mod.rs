@@ -1,0 +1,16 @@
+//! The pure core: what a pool and an agent decide, without a clock, randomness, file, socket, task or `async`.
+//!
+//! Everything here is told the time as `now: Timestamp` and is given its randomness, so that the same calls give the
+//! same answers in a unit test, in a simulation and in a pool.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod attempt;
+pub mod id;
+pub mod job;
+pub mod label;
+pub mod limits;
+pub mod outcome;
+pub mod output;
+pub mod time;
+pub mod timing;
+pub mod view;
