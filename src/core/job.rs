@@ -226,6 +226,27 @@ impl JobSpec {
         Ok(())
     }
 
+    /// Tells specs apart without keeping them: BLAKE3 of all fields.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        field(&self.script);
+        self.args.iter().for_each(|arg| field(arg));
+        field(self.name.as_ref().map_or("", Name::as_str).as_bytes());
+        field(self.constraint.to_string().as_bytes());
+        for (name, value) in &self.env {
+            field(name);
+            field(value);
+        }
+        field(self.cwd.as_deref().unwrap_or_default());
+        let rest = (self.timeout, self.retries, self.priority, self.lost_after, &self.array, self.env.len());
+        field(format!("{rest:?}").as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+
     /// How many tasks the job has.
     pub fn task_count(&self) -> u64 {
         self.array.as_ref().map_or(1, Array::len)

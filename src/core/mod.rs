@@ -4,13 +4,20 @@
 //! same answers in a unit test, in a simulation and in a pool.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod access;
 pub mod attempt;
 pub mod id;
 pub mod job;
 pub mod label;
 pub mod limits;
+pub mod membership;
 pub mod outcome;
 pub mod output;
+pub mod pool;
+pub mod range;
+pub mod record;
+pub mod refusal;
+pub mod scheduler;
 pub mod time;
 pub mod timing;
 pub mod view;

@@ -1,0 +1,228 @@
+//! A job that has not ended: which of its tasks wait, which are at workers, how the others ended.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::id::{AttemptNumber, Fence, Incarnation, TaskId, WorkerId};
+use crate::core::outcome::{Cancel, Outcome};
+use crate::core::range::RangeSet;
+use crate::core::record::{ActiveState, JobEnded, JobState, Submission};
+use crate::core::scheduler::ClassKey;
+use crate::core::time::{Timestamp, WallTime};
+use crate::core::view::{Counts, TaskState};
+
+use super::batch::WatcherId;
+
+/// A live job. Its tasks are either waiting, active, or over; those that are over are only counted here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// As it was accepted.
+    pub submission: Submission,
+    /// What it asks for.
+    pub(super) class: ClassKey,
+    pub(super) waiting: RangeSet,
+    pub(super) active: BTreeMap<u32, Active>,
+    /// Waiting tasks that had attempts.
+    pub(super) tried: BTreeMap<u32, Tried>,
+    pub(super) over: Counts,
+    pub(super) failed: RangeSet,
+    pub(super) started: Option<WallTime>,
+    pub(super) watchers: BTreeSet<WatcherId>,
+}
+
+/// Attempts of a task that waits again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tried {
+    /// Highest number given.
+    pub(super) last: AttemptNumber,
+    /// How many of them count.
+    pub(super) used: u32,
+}
+
+/// A task at a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Active {
+    pub(super) attempt: AttemptNumber,
+    pub(super) used: u32,
+    pub(super) worker: WorkerId,
+    pub(super) incarnation: Incarnation,
+    pub(super) at: WallTime,
+    pub(super) cancel: Option<Cancel>,
+    pub(super) phase: Phase,
+    /// How long it was unknown in all, not counting the present time.
+    pub(super) unknown: Duration,
+    /// Set once another boot of its worker, or a person, has shown that it can only lapse.
+    pub(super) doomed: Option<Timestamp>,
+}
+
+/// What is known of a task at a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It was given out.
+    Sent,
+    /// Bash runs.
+    Running,
+    /// Its worker is silent since then.
+    Unknown(Timestamp),
+}
+
+impl Job {
+    pub(super) fn new(submission: Submission) -> Self {
+        let spec = &submission.spec;
+        let class = ClassKey {
+            priority: Reverse(spec.priority),
+            owner: submission.owner.clone(),
+            constraint: spec.constraint.clone(),
+        };
+        let waiting =
+            spec.array.as_ref().map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
+        Self {
+            submission,
+            class,
+            waiting,
+            active: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            over: Counts::default(),
+            failed: RangeSet::default(),
+            started: None,
+            watchers: BTreeSet::new(),
+        }
+    }
+
+    /// Whether no task of it is left to run.
+    pub fn is_over(&self) -> bool {
+        self.waiting.is_empty() && self.active.is_empty()
+    }
+
+    /// Tasks that have not ended.
+    pub fn live(&self) -> u64 {
+        self.waiting.len() + self.active.len() as u64
+    }
+
+    /// Whether a task of it may be given out now.
+    pub(super) fn may_start(&self) -> bool {
+        let at_once = self.submission.spec.array.as_ref().and_then(|array| array.at_once);
+        !self.waiting.is_empty()
+            && at_once.is_none_or(|at_once| (self.active.len() as u64) < u64::from(at_once))
+    }
+
+    /// Names an attempt of it.
+    pub(super) fn fence(&self, index: u32, attempt: AttemptNumber) -> Fence {
+        Fence { nonce: self.submission.nonce, task: TaskId { job: self.submission.job, index }, attempt }
+    }
+
+    /// The number of a waiting task's next attempt, and how many were used up before.
+    pub(super) fn next_attempt(&self, index: u32) -> (AttemptNumber, u32) {
+        let tried = self.tried.get(&index).copied().unwrap_or_default();
+        (AttemptNumber(tried.last.0 + 1), tried.used)
+    }
+
+    /// Whether another attempt is allowed when this one is lost.
+    pub(super) fn may_retry(&self, active: &Active) -> bool {
+        active.cancel.is_none() && active.used < self.submission.spec.retries
+    }
+
+    /// Whether an attempt of it runs under a lease.
+    pub(super) fn is_leased(&self) -> bool {
+        self.submission.spec.retries > 0
+    }
+
+    pub(super) fn count_over(&mut self, index: u32, outcome: &Outcome) {
+        *self.over.of_mut(TaskState::of(outcome)) += 1;
+        if !outcome.is_success() {
+            self.failed.insert(index);
+        }
+    }
+
+    /// Its tasks by state.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.over;
+        *counts.of_mut(TaskState::Queued) = self.waiting.len();
+        for active in self.active.values() {
+            *counts.of_mut(active.state()) += 1;
+        }
+        counts
+    }
+
+    /// All of it that is remembered.
+    pub(super) fn state(&self, now: Timestamp) -> JobState {
+        JobState {
+            submission: self.submission.clone(),
+            waiting: self.waiting.ranges().collect(),
+            active: self.active.iter().map(|(&index, active)| active.remembered(index, now)).collect(),
+            tried: self.tried.iter().map(|(&index, tried)| (index, tried.last, tried.used)).collect(),
+            over: self.over,
+            failed: self.failed.ranges().collect(),
+            started: self.started,
+        }
+    }
+
+    /// A job as it was remembered.
+    pub(super) fn restored(state: &JobState) -> Self {
+        let mut job = Self::new(state.submission.clone());
+        job.waiting = RangeSet::of(&state.waiting);
+        job.active = state.active.iter().map(|active| (active.index, Active::restored(active))).collect();
+        job.tried = state.tried.iter().map(|&(index, last, used)| (index, Tried { last, used })).collect();
+        job.over = state.over;
+        job.failed = RangeSet::of(&state.failed);
+        job.started = state.started;
+        job
+    }
+
+    /// What the history keeps of it.
+    pub(super) fn ended(&self, at: WallTime) -> JobEnded {
+        JobEnded {
+            submission: self.submission.clone(),
+            counts: self.over,
+            failed: self.failed.ranges().collect(),
+            started: self.started,
+            ended: at,
+        }
+    }
+}
+
+impl Active {
+    pub(super) fn state(&self) -> TaskState {
+        match self.phase {
+            Phase::Sent => TaskState::Starting,
+            Phase::Running => TaskState::Running,
+            Phase::Unknown(_) => TaskState::Unknown,
+        }
+    }
+
+    /// How long it has been unknown in all.
+    pub(super) fn unknown_for(&self, now: Timestamp) -> Duration {
+        match self.phase {
+            Phase::Unknown(since) => self.unknown + now.since(since),
+            Phase::Sent | Phase::Running => self.unknown,
+        }
+    }
+
+    fn remembered(&self, index: u32, now: Timestamp) -> ActiveState {
+        ActiveState {
+            index,
+            attempt: self.attempt,
+            used: self.used,
+            worker: self.worker,
+            incarnation: self.incarnation,
+            at: self.at,
+            cancel: self.cancel,
+            unknown: self.unknown_for(now),
+        }
+    }
+
+    fn restored(state: &ActiveState) -> Self {
+        Self {
+            attempt: state.attempt,
+            used: state.used,
+            worker: state.worker,
+            incarnation: state.incarnation,
+            at: state.at,
+            cancel: state.cancel,
+            phase: Phase::Sent,
+            unknown: state.unknown,
+            doomed: None,
+        }
+    }
+}

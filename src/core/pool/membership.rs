@@ -1,0 +1,392 @@
+//! Workers that come, are heard, report, and go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::attempt::AttemptEnd;
+use crate::core::id::{ConnectionId, Fence, TaskId, WorkerId};
+use crate::core::membership::{Carried, Facts, Registered, Report, SubmitterTrust};
+use crate::core::outcome::Outcome;
+use crate::core::record::{PutBack, Record, TaskEnded, Validity};
+use crate::core::time::Now;
+use crate::core::view::TaskEventKind;
+
+use super::Pool;
+use super::apply::is_retryable;
+use super::batch::Effect;
+use super::job::Phase;
+use super::worker::{Hearing, Intake};
+
+/// Why a registration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// Nobody knows this worker, or it was removed.
+    #[error("the pool does not know this worker")]
+    Unknown,
+    /// Another machine holds this membership and was heard a moment ago.
+    #[error("worker \"{0}\" is connected from another machine: two machines hold the same key")]
+    Elsewhere(String),
+    /// A newer dial of the same worker has registered already.
+    #[error("a newer connection of this worker is registered")]
+    Outdated,
+    /// More slots than a worker may have.
+    #[error("{0} slots are more than the limit of 4096")]
+    Slots(u32),
+}
+
+/// Why a worker cannot be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveError {
+    /// There is none of that name.
+    #[error("no such worker")]
+    Unknown,
+}
+
+impl Pool {
+    /// A worker comes, or comes back: what it carries decides about everything that the pool believes to be there.
+    pub fn register(
+        &mut self,
+        now: Now,
+        id: WorkerId,
+        connection: ConnectionId,
+        facts: Facts,
+        carried: Vec<Carried>,
+    ) -> Result<Registered, RegisterError> {
+        self.check_registration(now, id, &facts)?;
+        let new_boot = self.note_facts(now, id, facts.clone());
+        self.connect(now, id, connection, &facts);
+        let verdicts = self.settle(now, id, &facts, &carried, new_boot);
+        self.refresh_offer(id);
+        let worker = &self.workers[&id];
+        Ok(Registered {
+            name: worker.state.name.clone(),
+            pool: String::new(),
+            lease: self.timing.lease,
+            heartbeat: self.timing.heartbeat,
+            forget: verdicts.forget,
+            kill: verdicts.kill,
+            positions: Vec::new(),
+            only_owner: worker.only_owner.clone(),
+        })
+    }
+
+    fn check_registration(&self, now: Now, id: WorkerId, facts: &Facts) -> Result<(), RegisterError> {
+        let worker = self.workers.get(&id).ok_or(RegisterError::Unknown)?;
+        if worker.state.validity == Validity::Revoked {
+            return Err(RegisterError::Unknown);
+        }
+        if facts.slots > crate::core::limits::SLOTS_MAX {
+            return Err(RegisterError::Slots(facts.slots));
+        }
+        let Some(known) = &worker.state.facts else { return Ok(()) };
+        if worker.connection.is_none() {
+            return Ok(());
+        }
+        if known.boot_id != facts.boot_id && worker.was_heard_within(now.at, self.timing.silent_after) {
+            return Err(RegisterError::Elsewhere(worker.state.name.clone()));
+        }
+        if known.boot_id == facts.boot_id && facts.dial < known.dial {
+            return Err(RegisterError::Outdated);
+        }
+        Ok(())
+    }
+
+    /// Remembers what a worker says of itself; whether its machine was booted anew since it last said so.
+    fn note_facts(&mut self, now: Now, id: WorkerId, facts: Facts) -> Boot {
+        let known = self.workers[&id].state.facts.as_ref();
+        let boot = match known {
+            Some(known) if known.boot_id != facts.boot_id => Boot::Another,
+            _ => Boot::Same,
+        };
+        // The dial number grows with each connection and is only compared while one lives: not worth a record.
+        let told_before =
+            known.is_some_and(|known| Facts { dial: facts.dial, pid: facts.pid, ..known.clone() } == facts);
+        if told_before {
+            let worker = self.workers.get_mut(&id).expect("the worker was just found");
+            worker.state.facts = Some(facts);
+        } else {
+            let mut state = self.workers[&id].state.clone();
+            state.facts = Some(facts);
+            self.record(now, Record::Worker(state));
+        }
+        boot
+    }
+
+    fn connect(&mut self, now: Now, id: WorkerId, connection: ConnectionId, facts: &Facts) {
+        let shares_host = facts.boot_id == self.host.boot_id && facts.uid == self.host.uid;
+        let only_owner =
+            (shares_host && facts.trust == SubmitterTrust::OwnerOnly).then(|| self.host.owner.clone());
+        let worker = self.workers.get_mut(&id).expect("a registering worker is known");
+        let replaced = worker.connection.replace(connection);
+        worker.heard = Some(now.at);
+        worker.answered = Some(now.at);
+        worker.hearing = Hearing::Heard;
+        worker.intake = Intake::Open;
+        worker.only_owner = only_owner;
+        if let Some(old) = replaced.filter(|&old| old != connection) {
+            self.connections.remove(&old);
+            self.turn.act(Effect::Cut(old));
+        }
+        self.connections.insert(connection, id);
+        self.arm_silence(id, now.at);
+    }
+
+    /// Decides about every attempt that the pool or the worker believes to be there.
+    fn settle(&mut self, now: Now, id: WorkerId, facts: &Facts, carried: &[Carried], boot: Boot) -> Verdicts {
+        let mut verdicts = Verdicts::default();
+        let mut settled: BTreeSet<TaskId> = BTreeSet::new();
+        let ended = carried.iter().flat_map(|carried| carried.ended.iter().map(|end| end.fence));
+        for fence in ended {
+            // It is not over yet: its output must be durable first, so the worker sends that and reports again.
+            settled.insert(fence.task);
+            if self.is_at(fence, id) {
+                self.lives(fence, id);
+            } else {
+                verdicts.forget.push(fence);
+            }
+        }
+        for &fence in carried.iter().flat_map(|carried| &carried.living) {
+            settled.insert(fence.task);
+            if self.is_at(fence, id) {
+                self.lives(fence, id);
+                self.cancel_if_wanted(fence, id);
+            } else {
+                verdicts.kill.push(fence);
+            }
+        }
+        let never: BTreeSet<Fence> =
+            carried.iter().flat_map(|carried| carried.never_started.iter().copied()).collect();
+        let missing: Vec<TaskId> = self.workers[&id].active.difference(&settled).copied().collect();
+        for task in missing {
+            self.settle_missing(now, task, facts, &never, boot);
+        }
+        verdicts
+    }
+
+    /// Decides about an attempt that the worker does not have.
+    fn settle_missing(&mut self, now: Now, task: TaskId, facts: &Facts, never: &BTreeSet<Fence>, boot: Boot) {
+        let Some(job) = self.jobs.get(&task.job) else { return };
+        let Some(active) = job.active.get(&task.index) else { return };
+        let fence = job.fence(task.index, active.attempt);
+        let (worker, cancel) = (active.worker, active.cancel);
+        if active.incarnation == facts.incarnation {
+            // It never arrived: the same attempt goes to the same executor again, or is over if nobody wants it.
+            match cancel {
+                Some(how) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
+                None => self.send_again(fence, worker),
+            }
+        } else if never.contains(&fence) {
+            match cancel {
+                Some(how) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
+                None => self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted }),
+            }
+        } else if boot == Boot::Same {
+            self.lose(now, fence, "the worker's executor ended");
+        } else {
+            self.doom(now, fence);
+        }
+    }
+
+    fn send_again(&mut self, fence: Fence, worker: WorkerId) {
+        let Some(connection) = self.workers[&worker].connection else { return };
+        let job = &self.jobs[&fence.task.job];
+        let spec = Arc::clone(&job.submission.spec);
+        let lease = job.is_leased().then_some(self.timing.lease);
+        self.turn.start(connection, &spec, fence, lease);
+        if let Some(active) = self.active_mut(fence) {
+            active.phase = Phase::Sent;
+        }
+    }
+
+    /// An attempt is there, whatever was feared.
+    fn lives(&mut self, fence: Fence, worker: WorkerId) {
+        let Some(active) = self.active_mut(fence) else { return };
+        let was_unknown = matches!(active.phase, Phase::Unknown(_));
+        active.phase = Phase::Running;
+        active.doomed = None;
+        if was_unknown {
+            self.tell(fence, worker, TaskEventKind::Returned);
+        }
+    }
+
+    fn cancel_if_wanted(&mut self, fence: Fence, worker: WorkerId) {
+        if let Some(how) = self.active(fence).and_then(|active| active.cancel) {
+            self.send_cancel(fence, worker, how);
+        }
+    }
+
+    /// Whether a fence names the attempt that counts, and that is at this worker.
+    fn is_at(&self, fence: Fence, worker: WorkerId) -> bool {
+        self.active(fence).is_some_and(|active| active.worker == worker)
+    }
+
+    /// A heartbeat came: every attempt there may run for another lease from when it was sent.
+    pub fn heartbeat(&mut self, now: Now, connection: ConnectionId) -> Option<Duration> {
+        self.heard(now, connection);
+        let id = *self.connections.get(&connection)?;
+        let worker = self.workers.get_mut(&id)?;
+        worker.answered = Some(now.at);
+        Some(self.timing.lease)
+    }
+
+    /// A byte came: the worker is not silent.
+    pub fn heard(&mut self, now: Now, connection: ConnectionId) {
+        let Some(&id) = self.connections.get(&connection) else { return };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.heard = Some(now.at);
+        if worker.hearing != Hearing::Silent {
+            return;
+        }
+        worker.hearing = Hearing::Heard;
+        let fences = self.fences_at(id);
+        for fence in fences {
+            if let Some(active) = self.active_mut(fence)
+                && let Phase::Unknown(since) = active.phase
+            {
+                active.unknown += now.at.since(since);
+                active.phase = Phase::Running;
+                active.doomed = None;
+                self.tell(fence, id, TaskEventKind::Returned);
+            }
+        }
+        self.arm_silence(id, now.at);
+        self.refresh_offer(id);
+    }
+
+    /// What happened at a worker, in order. Answers with the attempts that it need not keep any longer.
+    pub fn report(&mut self, now: Now, connection: ConnectionId, reports: Vec<Report>) -> Vec<Fence> {
+        self.heard(now, connection);
+        let Some(&id) = self.connections.get(&connection) else { return Vec::new() };
+        let mut forget = Vec::new();
+        for report in reports {
+            match report {
+                Report::Started(fence) => self.started(fence, id),
+                Report::Ended(end) => {
+                    forget.push(end.fence);
+                    self.ended(now, id, end);
+                }
+                Report::TakenBack(fence) => {
+                    if self.is_at(fence, id) {
+                        self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted });
+                    }
+                }
+            }
+        }
+        forget
+    }
+
+    fn started(&mut self, fence: Fence, worker: WorkerId) {
+        let Some(active) = self.active_mut(fence).filter(|active| active.worker == worker) else { return };
+        active.phase = Phase::Running;
+        self.tell(fence, worker, TaskEventKind::Started);
+    }
+
+    /// An attempt ended at a worker. It counts only if its fence is the one that the pool has recorded, there.
+    fn ended(&mut self, now: Now, worker: WorkerId, end: AttemptEnd) {
+        let Some(active) = self.active(end.fence).filter(|active| active.worker == worker) else { return };
+        let job = &self.jobs[&end.fence.task.job];
+        if is_retryable(&end.outcome) && job.may_retry(active) {
+            let reason = match &end.outcome {
+                Outcome::Lost(reason) | Outcome::SpawnFailed(reason) => reason.clone(),
+                other => format!("{other:?}"),
+            };
+            self.lose(now, end.fence, &reason);
+            return;
+        }
+        let run_ms = i64::try_from(end.usage.run.as_millis()).unwrap_or(i64::MAX);
+        let started = crate::core::time::WallTime(now.wall.0.saturating_sub(run_ms));
+        let worker = self.worker_name(worker);
+        self.end_task(now, TaskEnded { end: Arc::new(end), worker, started, ended: now.wall });
+    }
+
+    /// A connection ended. What was there is not given up: the worker dials again.
+    pub fn handle_disconnected(&mut self, connection: ConnectionId) {
+        let Some(id) = self.connections.remove(&connection) else { return };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.connection == Some(connection) {
+            worker.connection = None;
+            self.refresh_offer(id);
+        }
+    }
+
+    /// A worker takes nothing new from now on.
+    pub fn drain(&mut self, connection: ConnectionId) {
+        let Some(&id) = self.connections.get(&connection) else { return };
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.intake = Intake::Draining;
+        }
+        self.refresh_offer(id);
+    }
+
+    /// A worker goes on purpose; what it still had is lost.
+    pub fn leave(&mut self, now: Now, connection: ConnectionId) {
+        let Some(id) = self.connections.remove(&connection) else { return };
+        self.depart(id);
+        for fence in self.fences_at(id) {
+            self.lose(now, fence, "the worker was stopped");
+        }
+    }
+
+    /// Forgets a worker for good. Attempts that may be retried stay unknown until their lease has run out; the others
+    /// are lost at once.
+    pub fn remove_worker(&mut self, now: Now, name: &str) -> Result<u64, RemoveError> {
+        let id = *self.worker_names.get(name).ok_or(RemoveError::Unknown)?;
+        let mut state = self.workers[&id].state.clone();
+        if state.validity == Validity::Revoked {
+            return Err(RemoveError::Unknown);
+        }
+        state.validity = Validity::Revoked;
+        if let Some(key) = state.key {
+            self.turn.act(Effect::Expel(key));
+        }
+        self.record(now, Record::Worker(state));
+        if let Some(connection) = self.workers[&id].connection {
+            self.connections.remove(&connection);
+            self.turn.act(Effect::Cut(connection));
+        }
+        self.depart(id);
+        let fences = self.fences_at(id);
+        let lost = fences.len() as u64;
+        for fence in fences {
+            let job = &self.jobs[&fence.task.job];
+            if self.active(fence).is_some_and(|active| job.may_retry(active)) {
+                self.doom(now, fence);
+            } else {
+                self.lose(now, fence, "its worker was removed");
+            }
+        }
+        Ok(lost)
+    }
+
+    fn depart(&mut self, id: WorkerId) {
+        let worker = self.workers.get_mut(&id).expect("a departing worker is known");
+        worker.connection = None;
+        worker.hearing = Hearing::Away;
+        self.refresh_offer(id);
+    }
+
+    /// The attempts that a worker holds.
+    pub(super) fn fences_at(&self, id: WorkerId) -> Vec<Fence> {
+        let Some(worker) = self.workers.get(&id) else { return Vec::new() };
+        let fence = |task: &TaskId| {
+            let job = self.jobs.get(&task.job)?;
+            job.active.get(&task.index).map(|active| job.fence(task.index, active.attempt))
+        };
+        worker.active.iter().filter_map(fence).collect()
+    }
+}
+
+/// Whether a worker's machine was booted since it last registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Boot {
+    Same,
+    Another,
+}
+
+/// What a worker is told about what it carries.
+#[derive(Debug, Default)]
+struct Verdicts {
+    forget: Vec<Fence>,
+    kill: Vec<Fence>,
+}

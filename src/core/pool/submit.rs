@@ -1,0 +1,95 @@
+//! Taking jobs in, and giving their tasks out.
+
+use std::sync::Arc;
+
+use crate::core::id::{JobId, JobNonce, RequestId, WorkerId};
+use crate::core::job::JobSpec;
+use crate::core::limits;
+use crate::core::record::{Assignment, Record, Submission};
+use crate::core::time::Now;
+
+use super::{Batch, Pool};
+
+/// Why a job is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The same request id came before with another spec.
+    #[error("this request id was used for another job")]
+    RequestReused(JobId),
+    /// The owner has too many tasks that have not ended.
+    #[error("the pool's queue is full ({0} jobs of yours)")]
+    QueueFull(u64),
+    /// The pool has too many tasks that have not ended.
+    #[error("the pool's queue is full ({0} jobs)")]
+    PoolFull(u64),
+}
+
+/// A submit, with all that the pool is given for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submit {
+    /// Whose job.
+    pub owner: String,
+    /// Chosen by the client.
+    pub request: RequestId,
+    /// Random.
+    pub nonce: JobNonce,
+    /// What is asked for; checked.
+    pub spec: Arc<JobSpec>,
+}
+
+impl Pool {
+    /// Accepts a job, or finds the one that the same request made before.
+    pub fn submit(&mut self, now: Now, submit: Submit) -> Result<JobId, SubmitError> {
+        let Submit { owner, request, nonce, spec } = submit;
+        if let Some(known) = self.requests.get(&(owner.clone(), request)) {
+            let same = known.digest == spec.digest();
+            return if same { Ok(known.job) } else { Err(SubmitError::RequestReused(known.job)) };
+        }
+        let tasks = spec.task_count();
+        let live = self.owners.get(&owner).map_or(0, |used| used.live);
+        if live + tasks > limits::QUEUE_TASKS_PER_OWNER_MAX {
+            return Err(SubmitError::QueueFull(live));
+        }
+        let all: u64 = self.owners.values().map(|used| used.live).sum();
+        if all + tasks > limits::QUEUE_TASKS_MAX {
+            return Err(SubmitError::PoolFull(all));
+        }
+        let job = JobId(self.counters.job.0 + 1);
+        self.record(now, Record::Submitted(Submission { job, nonce, owner, request, spec, at: now.wall }));
+        Ok(job)
+    }
+
+    /// Ends the turn: gives out what can be given out, and hands over all that was decided.
+    pub fn poll_batch(&mut self, now: Now) -> Option<Batch> {
+        self.schedule(now);
+        self.relog(now);
+        let (first_seq, keep_from) = self.relog.end_turn(self.turn.len());
+        let batch = self.turn.take(first_seq, keep_from);
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    fn schedule(&mut self, now: Now) {
+        loop {
+            let owners = &self.owners;
+            let in_use = |owner: &str| owners.get(owner).map_or(0, |used| used.active);
+            let Some((job, worker)) = self.scheduler.next(in_use) else { return };
+            self.assign(now, job, worker);
+        }
+    }
+
+    fn assign(&mut self, now: Now, id: JobId, worker: WorkerId) {
+        let job = self.jobs.get(&id).expect("the scheduler knows live jobs only");
+        let index = job.waiting.first().expect("the scheduler knows jobs with waiting tasks only");
+        let (attempt, _) = job.next_attempt(index);
+        let spec = Arc::clone(&job.submission.spec);
+        let fence = job.fence(index, attempt);
+        let lease = job.is_leased().then_some(self.timing.lease);
+        let to = &self.workers[&worker];
+        let connection = to.connection.expect("an offer is made by a registration");
+        let incarnation =
+            to.state.facts.as_ref().expect("a registered worker has said its facts").incarnation;
+        let tasks = vec![(index, attempt)];
+        self.record(now, Record::Assigned(Assignment { job: id, worker, incarnation, tasks, at: now.wall }));
+        self.turn.start(connection, &spec, fence, lease);
+    }
+}

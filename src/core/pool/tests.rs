@@ -1,0 +1,386 @@
+//! Claims about the pool's decisions, one at a time. Random histories are in `tests/sim`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::core::access::{Role, TokenWish};
+use crate::core::attempt::AttemptEnd;
+use crate::core::id::{Incarnation, JobNonce, Name};
+use crate::core::job::{Array, JobSpec};
+use crate::core::label::{Constraint, Labels};
+use crate::core::membership::{Carried, Facts, Report, SubmitterTrust};
+use crate::core::outcome::{Cancel, Outcome, Usage};
+use crate::core::output::OutputTotals;
+use crate::core::time::WallTime;
+use crate::core::view::TaskState;
+
+const ANN: &str = "ann";
+
+/// A pool with a clock and a log.
+struct World {
+    pool: Pool,
+    now: Now,
+    log: Vec<Record>,
+    requests: u8,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut pool = Pool::new(Timing::default(), Host::default());
+        let now = Now { at: Timestamp(0), wall: WallTime(1_000_000) };
+        pool.start(now, Epoch(1));
+        Self { pool, now, log: Vec::new(), requests: 0 }
+    }
+
+    fn viewer(&self) -> Viewer {
+        Viewer::Owner(ANN.into())
+    }
+
+    fn pass(&mut self, seconds: u64) -> Vec<Effect> {
+        self.now.at = self.now.at + Duration::from_secs(seconds);
+        self.now.wall.0 += i64::try_from(seconds).unwrap() * 1000;
+        self.pool.handle_timeout(self.now);
+        self.turn()
+    }
+
+    fn turn(&mut self) -> Vec<Effect> {
+        let batch = self.pool.poll_batch(self.now).unwrap_or_default();
+        self.pool.check();
+        self.log.extend(batch.turn().records.iter().cloned());
+        batch.into_effects()
+    }
+
+    fn submit(&mut self, spec: JobSpec) -> JobId {
+        self.requests += 1;
+        let request = RequestId([self.requests; 16]);
+        let nonce = JobNonce(u64::from(self.requests));
+        self.pool
+            .submit(self.now, Submit { owner: ANN.into(), request, nonce, spec: Arc::new(spec) })
+            .unwrap()
+    }
+
+    fn join(&mut self, name: &str, slots: u32) -> (WorkerId, ConnectionId) {
+        let (id, _) =
+            self.pool.local_worker(self.now, &Name::parse(name).unwrap(), NameChoice::Given).unwrap();
+        let connection = ConnectionId(id.0);
+        self.pool.register(self.now, id, connection, facts(slots, 1, 1), Vec::new()).unwrap();
+        (id, connection)
+    }
+
+    fn state(&self, job: JobId) -> Option<TaskState> {
+        self.pool.info(&self.viewer(), job).map(|info| info.counts.state())
+    }
+
+    fn end(&mut self, connection: ConnectionId, fence: Fence, outcome: Outcome) {
+        self.pool.report(self.now, connection, vec![Report::Ended(ending(fence, outcome))]);
+    }
+}
+
+fn facts(slots: u32, incarnation: u64, dial: u64) -> Facts {
+    Facts {
+        boot_id: "boot".into(),
+        incarnation: Incarnation(incarnation),
+        dial,
+        slots,
+        labels: Labels::from([("os".into(), "linux".into())]),
+        memory_bytes: 0,
+        uid: 1,
+        trust: SubmitterTrust::Everybody,
+        user: "ann".into(),
+        pid: 1,
+    }
+}
+
+fn ending(fence: Fence, outcome: Outcome) -> AttemptEnd {
+    AttemptEnd { fence, outcome, usage: Usage::default(), totals: OutputTotals::default(), tail: Vec::new() }
+}
+
+fn started(effects: &[Effect]) -> Vec<Fence> {
+    let fences = effects.iter().filter_map(|effect| match effect {
+        Effect::Start { fences, .. } => Some(fences.clone()),
+        _ => None,
+    });
+    fences.flatten().collect()
+}
+
+fn retrying(retries: u32) -> JobSpec {
+    JobSpec { retries, ..JobSpec::new("true") }
+}
+
+#[test]
+fn submit_and_placement_share_a_turn_when_a_worker_is_free() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    world.turn();
+
+    world.submit(JobSpec::new("true"));
+    let fences = started(&world.turn());
+
+    assert_eq!(fences.len(), 1);
+    assert!(matches!(world.log[world.log.len() - 2..], [Record::Submitted(_), Record::Assigned(_)]));
+}
+
+#[test]
+fn the_same_request_again_is_the_same_job_and_another_body_is_refused() {
+    let mut world = World::new();
+    let submit = |script: &str| Submit {
+        owner: ANN.into(),
+        request: RequestId([9; 16]),
+        nonce: JobNonce(1),
+        spec: Arc::new(JobSpec::new(script)),
+    };
+
+    let first = world.pool.submit(world.now, submit("true")).unwrap();
+
+    assert_eq!(world.pool.submit(world.now, submit("true")), Ok(first));
+    assert_eq!(world.pool.submit(world.now, submit("false")), Err(SubmitError::RequestReused(first)));
+}
+
+#[test]
+fn an_array_runs_as_many_tasks_as_there_are_slots_and_not_more_than_it_allows() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 8);
+    let array = Array::parse("1-100%3").unwrap();
+    let job = world.submit(JobSpec { array: Some(array), ..JobSpec::new("true") });
+    let fences = started(&world.turn());
+    assert_eq!(fences.len(), 3);
+
+    world.end(connection, fences[0], Outcome::Exited(0));
+
+    assert_eq!(started(&world.turn()).len(), 1);
+    assert_eq!(world.pool.info(&world.viewer(), job).unwrap().counts.of(TaskState::Queued), 96);
+}
+
+#[test]
+fn a_stale_ending_changes_nothing_and_may_be_forgotten() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    let stale = Fence { nonce: JobNonce(77), ..fence };
+
+    let forget =
+        world.pool.report(world.now, connection, vec![Report::Ended(ending(stale, Outcome::Exited(1)))]);
+
+    assert_eq!(forget, [stale]);
+    assert_eq!(world.state(job), Some(TaskState::Starting));
+}
+
+#[test]
+fn a_silent_workers_attempt_without_retries_is_unknown_until_it_returns() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("sleep 9"));
+    let fence = started(&world.turn())[0];
+
+    assert_eq!(world.pass(14), []);
+    assert_eq!(world.state(job), Some(TaskState::Starting));
+    world.pass(2);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+    world.pass(3600);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+
+    world.end(connection, fence, Outcome::Exited(0));
+    world.turn();
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn an_unknown_attempt_without_retries_is_lost_after_a_day() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let job = world.submit(JobSpec::new("sleep 9"));
+    world.turn();
+    world.pass(16);
+
+    world.pass(24 * 3600);
+
+    assert_eq!(world.state(job), None);
+    assert!(
+        matches!(world.log.last(), Some(Record::Ended(end)) if matches!(end.end.outcome, Outcome::Lost(_)))
+    );
+}
+
+#[test]
+fn with_retries_another_attempt_starts_when_lease_and_grace_are_over_and_not_before() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    world.submit(retrying(1));
+    let first = started(&world.turn())[0];
+    let (_, second_worker) = world.join("w2", 1);
+    world.turn();
+
+    for _ in 0..7 {
+        world.pool.heartbeat(world.now, second_worker);
+        assert_eq!(started(&world.pass(10)), []);
+    }
+    world.pool.heartbeat(world.now, second_worker);
+    let again = started(&world.pass(6));
+
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].task, again[0].attempt.0), (first.task, 2));
+}
+
+#[test]
+fn an_attempt_that_never_arrived_is_sent_again_to_the_same_executor() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.handle_disconnected(connection);
+
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), Vec::new()).unwrap();
+
+    assert_eq!(started(&world.turn()), [fence]);
+}
+
+#[test]
+fn an_executor_that_is_new_on_the_same_boot_proves_its_predecessors_attempts_dead() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 2);
+    let lost = world.submit(JobSpec::new("true"));
+    let never = world.submit(JobSpec::new("true"));
+    let fences = started(&world.turn());
+    let never_started = vec![*fences.iter().find(|fence| fence.task.job == never).unwrap()];
+    world.pool.handle_disconnected(connection);
+    let carried =
+        Carried { incarnation: Incarnation(1), living: Vec::new(), ended: Vec::new(), never_started };
+
+    world.pool.register(world.now, id, ConnectionId(50), facts(2, 2, 2), vec![carried]).unwrap();
+    let again = started(&world.turn());
+
+    assert_eq!(world.state(lost), None);
+    assert_eq!(again.iter().map(|fence| (fence.task.job, fence.attempt.0)).collect::<Vec<_>>(), [(never, 2)]);
+}
+
+#[test]
+fn what_a_worker_carries_and_nobody_wants_is_killed() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    world.pool.handle_disconnected(connection);
+    let stranger = Fence { nonce: JobNonce(5), ..Fence::default() };
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: vec![stranger],
+        ended: Vec::new(),
+        never_started: Vec::new(),
+    };
+
+    let told = world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+
+    assert_eq!(told.kill, [stranger]);
+}
+
+#[test]
+fn a_second_machine_with_the_same_key_is_refused_while_the_first_is_heard() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let elsewhere = Facts { boot_id: "other".into(), ..facts(1, 9, 9) };
+
+    let refused = world.pool.register(world.now, id, ConnectionId(50), elsewhere.clone(), Vec::new());
+    assert_eq!(refused, Err(RegisterError::Elsewhere("w1".into())));
+
+    world.pass(16);
+    assert!(world.pool.register(world.now, id, ConnectionId(50), elsewhere, Vec::new()).is_ok());
+}
+
+#[test]
+fn cancel_ends_what_waits_at_once_and_what_runs_by_its_worker() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let array = Array::parse("1-5").unwrap();
+    let job = world.submit(JobSpec { array: Some(array), ..JobSpec::new("sleep 9") });
+    let fence = started(&world.turn())[0];
+
+    let done = world.pool.cancel(world.now, &world.viewer(), job, &[], Cancel::Terminate).unwrap();
+    let effects = world.turn();
+
+    assert_eq!((done.cancelled, done.cancelling), (4, 1));
+    let cancels = vec![(fence, Cancel::Terminate)];
+    assert!(effects.contains(&Effect::Cancel { connection, attempts: cancels }));
+    world.end(connection, fence, Outcome::Cancelled(Cancel::Terminate));
+    world.turn();
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn somebody_elses_job_cannot_be_told_from_one_that_does_not_exist() {
+    let mut world = World::new();
+    let job = world.submit(JobSpec::new("true"));
+    let bob = Viewer::Owner("bob".into());
+
+    assert_eq!(
+        world.pool.cancel(world.now, &bob, job, &[], Cancel::Kill),
+        world.pool.cancel(world.now, &bob, JobId(999), &[], Cancel::Kill),
+    );
+    assert!(world.pool.info(&bob, job).is_none());
+    assert!(world.pool.info(&Viewer::Admin("root".into()), job).is_some());
+}
+
+#[test]
+fn why_counts_the_workers_that_meet_each_term() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let constraint = Constraint::parse("os=linux && gpu=h100").unwrap();
+    let job = world.submit(JobSpec { constraint, ..JobSpec::new("true") });
+    world.turn();
+
+    let why = world.pool.why(world.now, &world.viewer(), job, 0).unwrap();
+
+    assert_eq!(why.text, "no worker can run it: os=linux && gpu=h100");
+    let met: Vec<_> = why.terms.iter().map(|term| (term.text.as_str(), term.met)).collect();
+    assert_eq!(met, [("os=linux", 1), ("gpu=h100", 0)]);
+}
+
+#[test]
+fn a_spent_token_lets_in_the_key_that_spent_it_and_no_other() {
+    let mut world = World::new();
+    let wish = TokenWish {
+        role: Role::Worker,
+        name: None,
+        owner: None,
+        labels: Labels::new(),
+        uses: Some(1),
+        ttl: Duration::from_secs(3600),
+    };
+    let token = world.pool.create_token(world.now, wish, [7; 32]).unwrap();
+    let enrol = |key: u8, role| EnrolWish {
+        token,
+        secret_hash: [7; 32],
+        role,
+        key: Fingerprint([key; 32]),
+        name: Name::parse("n1").unwrap(),
+        choice: NameChoice::Default,
+    };
+
+    assert!(matches!(world.pool.enrol(world.now, enrol(1, Role::Client)), Err(EnrolRefused::WrongRole(_))));
+    assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
+    assert_eq!(world.pool.enrol(world.now, enrol(2, Role::Worker)), Err(EnrolRefused::Spent));
+    assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
+}
+
+#[test]
+fn replaying_the_log_gives_the_same_pool() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 3);
+    let array = Array::parse("1-50").unwrap();
+    let job = world.submit(JobSpec { array: Some(array), retries: 2, ..JobSpec::new("true") });
+    for n in 0..20 {
+        for fence in started(&world.turn()) {
+            let outcome = if n % 3 == 0 { Outcome::SpawnFailed("x".into()) } else { Outcome::Exited(n) };
+            world.end(connection, fence, outcome);
+        }
+    }
+    world.turn();
+
+    let mut again = Pool::new(Timing::default(), Host::default());
+    for (n, record) in world.log.iter().enumerate() {
+        again.replay(world.now.at, n as u64 + 1, record);
+    }
+
+    again.check();
+    let (before, after) = (&world.pool.jobs[&job], &again.jobs[&job]);
+    assert_eq!(before.state(world.now.at), after.state(world.now.at));
+    assert_eq!(world.pool.counters, again.counters);
+}

@@ -1,0 +1,121 @@
+//! A worker as the pool knows it: what it said of itself, whether it is heard, and what it holds.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::core::id::{ConnectionId, TaskId};
+use crate::core::label::Labels;
+use crate::core::record::{Validity, WorkerState};
+use crate::core::time::Timestamp;
+use crate::core::view;
+
+/// A worker. What is not in `state` is learnt anew after each start of the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// What is remembered of it.
+    pub state: WorkerState,
+    /// Its live registration.
+    pub(super) connection: Option<ConnectionId>,
+    /// When a byte last came from it.
+    pub(super) heard: Option<Timestamp>,
+    /// When a heartbeat of it was last answered: it counts its leases from before that.
+    pub(super) answered: Option<Timestamp>,
+    pub(super) hearing: Hearing,
+    pub(super) intake: Intake,
+    pub(super) only_owner: Option<String>,
+    /// Tasks that it holds.
+    pub(super) active: BTreeSet<TaskId>,
+}
+
+/// Whether a worker is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// Within the last 15 s, or it has that long since the pool's start.
+    Heard,
+    /// Not for longer than that.
+    Silent,
+    /// It left on purpose, or has not come since the pool's start and holds nothing.
+    Away,
+}
+
+/// Whether a worker takes tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// It does.
+    Open,
+    /// It finishes what it has.
+    Draining,
+}
+
+impl Worker {
+    pub(super) fn new(state: WorkerState) -> Self {
+        Self {
+            state,
+            connection: None,
+            heard: None,
+            answered: None,
+            hearing: Hearing::Away,
+            intake: Intake::Open,
+            only_owner: None,
+            active: BTreeSet::new(),
+        }
+    }
+
+    /// Whether it may be given tasks.
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.is_some()
+            && self.hearing == Hearing::Heard
+            && self.intake == Intake::Open
+            && self.state.validity == Validity::Standing
+    }
+
+    /// What it can run at a time.
+    pub fn slots(&self) -> u32 {
+        self.state.facts.as_ref().map_or(0, |facts| facts.slots)
+    }
+
+    /// Slots that are not in use.
+    pub fn free(&self) -> u32 {
+        self.slots().saturating_sub(u32::try_from(self.active.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Its own labels, what its token bound to it over them, and its name.
+    pub fn labels(&self) -> Labels {
+        let mut labels = self.state.facts.as_ref().map(|facts| facts.labels.clone()).unwrap_or_default();
+        labels.extend(self.state.bound.iter().map(|(key, value)| (key.clone(), value.clone())));
+        labels.insert("name".to_owned(), self.state.name.clone());
+        labels
+    }
+
+    /// Its state as people see it.
+    pub fn shown_state(&self) -> view::WorkerState {
+        match (self.hearing, self.connection, self.intake) {
+            (Hearing::Silent, _, _) => view::WorkerState::Silent,
+            (Hearing::Away, _, _) | (Hearing::Heard, None, _) => view::WorkerState::Away,
+            (Hearing::Heard, Some(_), Intake::Draining) => view::WorkerState::Draining,
+            (Hearing::Heard, Some(_), Intake::Open) => view::WorkerState::Ready,
+        }
+    }
+
+    /// All that can be shown of it.
+    pub(super) fn info(&self, now: Timestamp) -> view::WorkerInfo {
+        view::WorkerInfo {
+            name: self.state.name.clone(),
+            state: self.shown_state(),
+            slots: self.slots(),
+            used: u32::try_from(self.active.len()).unwrap_or(u32::MAX),
+            labels: self.labels(),
+            memory_bytes: self.state.facts.as_ref().map_or(0, |facts| facts.memory_bytes),
+            seen: self.heard.map(|heard| now.since(heard)),
+            tasks: self.active.iter().copied().take(crate::core::limits::PAGE_MAX).collect(),
+            only_owner: self.only_owner.clone(),
+            joined: self.state.joined,
+            fingerprint: self.state.key,
+        }
+    }
+
+    /// Whether a second machine may not take its place yet.
+    pub(super) fn was_heard_within(&self, now: Timestamp, duration: Duration) -> bool {
+        self.heard.is_some_and(|heard| now.since(heard) < duration)
+    }
+}
