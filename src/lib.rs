@@ -16,3 +16,12 @@ pub mod schema;
 pub mod store;
 pub mod wire;
 pub mod worker;
+
+/// The program's version as people see it: `0.1.0 (rev 3f2a9c1, protocol 1)`.
+pub fn build() -> String {
+    let revision = match env!("CLUSTERCTL_REVISION") {
+        "" => String::new(),
+        revision => format!("rev {revision}, "),
+    };
+    format!("{} ({revision}protocol {})", env!("CARGO_PKG_VERSION"), wire::hello::PROTOCOL_MAJOR)
+}

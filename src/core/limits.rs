@@ -66,3 +66,7 @@ pub const ENROL_MESSAGE_BYTES_MAX: usize = 4096;
 pub const TOKENS_MAX: usize = 10_000;
 /// Ranges of an array's indices: a sorted list, as `1-5,8,10-12`.
 pub const ARRAY_RANGES_MAX: usize = 1000;
+/// Calls that a peer may have open on one connection.
+pub const OPEN_CALLS_MAX: u32 = 256;
+/// Capabilities that one connection may export.
+pub const EXPORTS_MAX: u32 = 1024;

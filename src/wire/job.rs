@@ -1,0 +1,189 @@
+//! Jobs: the request, what is seen of one, and which are listed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::id::{JobId, Name};
+use crate::core::job::{Array, BadSpec, JobSpec};
+use crate::core::label::Constraint;
+use crate::core::limits;
+use crate::core::time::WallTime;
+use crate::core::view::{JobFilter, JobInfo, TaskState};
+use crate::schema::pool_capnp::{job_filter, job_info};
+use crate::schema::types_capnp::{job_spec, variable};
+
+use super::{WireError, fence, task, text};
+
+/// Bytes of a script that a list shows.
+const SCRIPT_SHOWN_BYTES: usize = 256;
+/// Arguments and variables of a job; their bytes are bounded as well.
+const WORDS_MAX: usize = 64 << 10;
+
+/// Writes a request.
+pub fn write(spec: &JobSpec, mut to: job_spec::Builder<'_>) {
+    to.set_script(&spec.script);
+    write_words(&spec.args, to.reborrow().init_args(text::count(&spec.args)));
+    to.set_name(spec.name.as_ref().map_or("", Name::as_str));
+    to.set_where(&spec.constraint.to_string());
+    write_env(&spec.env, to.reborrow().init_env(text::count(&spec.env)));
+    to.set_cwd(spec.cwd.as_deref().unwrap_or_default());
+    to.set_timeout_ms(text::millis(spec.timeout));
+    to.set_retries(spec.retries);
+    to.set_priority(spec.priority);
+    to.set_lost_after_ms(text::millis(spec.lost_after));
+    if let Some(array) = &spec.array {
+        fence::write_ranges(array.ranges(), to.reborrow().init_array(text::count(array.ranges())));
+        to.set_at_once(array.at_once.unwrap_or(0));
+    }
+}
+
+/// Reads a request, and checks all of it.
+pub fn read(from: job_spec::Reader<'_>) -> Result<JobSpec, WireError> {
+    let script = from.get_script()?;
+    if script.len() > limits::SPEC_BYTES_MAX {
+        return Err(BadSpec::TooBig(script.len()).into());
+    }
+    let spec = JobSpec {
+        script: script.to_vec(),
+        args: read_words(from.get_args()?)?,
+        name: read_name(from.get_name())?,
+        constraint: Constraint::parse(&text::read(
+            from.get_where(),
+            "the constraint",
+            limits::CONSTRAINT_BYTES_MAX,
+        )?)?,
+        env: read_env(from.get_env()?)?,
+        cwd: read_cwd(from.get_cwd()?),
+        timeout: text::duration(from.get_timeout_ms()),
+        retries: from.get_retries(),
+        priority: from.get_priority(),
+        lost_after: text::duration(from.get_lost_after_ms()),
+        array: read_array(from.get_array()?, from.get_at_once())?,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
+/// Writes words of bytes into a list of as many.
+pub fn write_words(words: &[Vec<u8>], mut to: capnp::data_list::Builder<'_>) {
+    for (n, word) in (0..).zip(words) {
+        to.set(n, word);
+    }
+}
+
+/// Reads words of bytes.
+pub fn read_words(from: capnp::data_list::Reader<'_>) -> Result<Vec<Vec<u8>>, WireError> {
+    text::check_len(from.len(), "the list of arguments", WORDS_MAX)?;
+    from.iter().map(|word| Ok(word?.to_vec())).collect()
+}
+
+/// Writes variables into a list of as many.
+pub fn write_env(env: &[(Vec<u8>, Vec<u8>)], mut to: capnp::struct_list::Builder<'_, variable::Owned>) {
+    for (n, (name, value)) in (0..).zip(env) {
+        let mut variable = to.reborrow().get(n);
+        variable.set_name(name);
+        variable.set_value(value);
+    }
+}
+
+/// Reads variables.
+pub fn read_env(
+    from: capnp::struct_list::Reader<'_, variable::Owned>,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, WireError> {
+    text::check_len(from.len(), "the list of variables", WORDS_MAX)?;
+    from.iter().map(|variable| Ok((variable.get_name()?.to_vec(), variable.get_value()?.to_vec()))).collect()
+}
+
+/// A directory, where an empty one stands for none.
+pub fn read_cwd(cwd: &[u8]) -> Option<Vec<u8>> {
+    (!cwd.is_empty()).then(|| cwd.to_vec())
+}
+
+fn read_name(from: capnp::Result<capnp::text::Reader<'_>>) -> Result<Option<Name>, WireError> {
+    let name = text::read_optional(from, "the name", limits::NAME_BYTES_MAX)?;
+    Ok(name.map(|name| Name::parse(&name)).transpose()?)
+}
+
+fn read_array(
+    ranges: capnp::struct_list::Reader<'_, crate::schema::types_capnp::range::Owned>,
+    at_once: u32,
+) -> Result<Option<Array>, WireError> {
+    if ranges.is_empty() {
+        return Ok(None);
+    }
+    let ranges = fence::read_ranges(ranges, limits::ARRAY_RANGES_MAX)?;
+    let array = Array::new(ranges, (at_once > 0).then_some(at_once)).map_err(WireError::Invalid)?;
+    Ok(Some(array))
+}
+
+/// Writes what is seen of a job. Of its script only the beginning goes along.
+pub fn write_info(info: &JobInfo, mut to: job_info::Builder<'_>) {
+    let spec = &info.spec;
+    to.set_id(info.id.0);
+    to.set_owner(&info.owner);
+    to.set_name(spec.name.as_ref().map_or("", Name::as_str));
+    to.set_state(task::write_state(info.counts.state()));
+    to.set_script(&spec.script[..spec.script.len().min(SCRIPT_SHOWN_BYTES)]);
+    to.set_where(&spec.constraint.to_string());
+    to.set_priority(spec.priority);
+    to.set_retries(spec.retries);
+    to.set_submitted_ms(info.submitted.0);
+    to.set_started_ms(info.started.map_or(0, |at| at.0));
+    to.set_ended_ms(info.ended.map_or(0, |at| at.0));
+    to.set_queued_us(info.queued.map_or(0, |queued| text::micros(queued).max(1)));
+    if let Some(array) = &spec.array {
+        fence::write_ranges(array.ranges(), to.reborrow().init_array(text::count(array.ranges())));
+    }
+    task::write_counts(&info.counts, to.reborrow().init_counts());
+    if let Some(task) = &info.task {
+        task::write_info(task, to.reborrow().init_task());
+    }
+    fence::write_ranges(&info.failed, to.init_failed(text::count(&info.failed)));
+}
+
+/// Reads what is seen of a job; its spec holds what went along.
+pub fn read_info(from: job_info::Reader<'_>) -> Result<JobInfo, WireError> {
+    let mut spec = JobSpec::new(from.get_script()?);
+    spec.name = read_name(from.get_name())?;
+    spec.constraint =
+        Constraint::parse(&text::read(from.get_where(), "the constraint", limits::CONSTRAINT_BYTES_MAX)?)?;
+    spec.priority = from.get_priority();
+    spec.retries = from.get_retries();
+    spec.array = read_array(from.get_array()?, 0)?;
+    let queued_us = from.get_queued_us();
+    Ok(JobInfo {
+        id: JobId(from.get_id()),
+        owner: text::read(from.get_owner(), "the owner", limits::NAME_BYTES_MAX)?,
+        spec: Arc::new(spec),
+        submitted: WallTime(from.get_submitted_ms()),
+        started: task::moment(from.get_started_ms()),
+        ended: task::moment(from.get_ended_ms()),
+        queued: (queued_us > 0).then(|| Duration::from_micros(queued_us)),
+        counts: task::read_counts(from.get_counts()?),
+        task: from.has_task().then(|| task::read_info(from.get_task()?)).transpose()?,
+        failed: fence::read_ranges(from.get_failed()?, limits::PAGE_MAX)?,
+    })
+}
+
+/// Writes which jobs are listed.
+pub fn write_filter(filter: &JobFilter, mut to: job_filter::Builder<'_>) {
+    to.set_all(filter.all);
+    let mut states = to.reborrow().init_states(text::count(&filter.states));
+    for (n, &state) in (0..).zip(&filter.states) {
+        states.set(n, task::write_state(state));
+    }
+    to.set_name(filter.name.as_deref().unwrap_or(""));
+    to.set_since_ms(filter.since.map_or(0, |since| since.0));
+}
+
+/// Reads which jobs are listed.
+pub fn read_filter(from: job_filter::Reader<'_>) -> Result<JobFilter, WireError> {
+    let states = from.get_states()?;
+    text::check_len(states.len(), "the list of states", TaskState::ALL.len())?;
+    Ok(JobFilter {
+        all: from.get_all(),
+        states: states.iter().map(|state| Ok(task::read_state(state?))).collect::<Result<_, WireError>>()?,
+        name: text::read_optional(from.get_name(), "the name", limits::NAME_BYTES_MAX)?,
+        since: task::moment(from.get_since_ms()),
+    })
+}

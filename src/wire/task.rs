@@ -1,0 +1,153 @@
+//! Tasks: their states, what is seen of one, and what a follower is told.
+
+use std::time::Duration;
+
+use crate::core::limits;
+use crate::core::time::WallTime;
+use crate::core::view::{Counts, TaskEnd, TaskEvent, TaskEventKind, TaskInfo, TaskState};
+use crate::schema::pool_capnp::{self, counts, task_end, task_event, task_info};
+
+use super::{WireError, outcome, output, text};
+
+/// A reason, in bytes.
+const REASON_BYTES_MAX: usize = 4096;
+
+/// The enumerator of a state.
+pub fn write_state(state: TaskState) -> pool_capnp::TaskState {
+    match state {
+        TaskState::Queued => pool_capnp::TaskState::Queued,
+        TaskState::Starting => pool_capnp::TaskState::Starting,
+        TaskState::Running => pool_capnp::TaskState::Running,
+        TaskState::Unknown => pool_capnp::TaskState::Unknown,
+        TaskState::Done => pool_capnp::TaskState::Done,
+        TaskState::Failed => pool_capnp::TaskState::Failed,
+        TaskState::Cancelled => pool_capnp::TaskState::Cancelled,
+        TaskState::Lost => pool_capnp::TaskState::Lost,
+    }
+}
+
+/// The state that an enumerator stands for.
+pub fn read_state(state: pool_capnp::TaskState) -> TaskState {
+    match state {
+        pool_capnp::TaskState::Queued => TaskState::Queued,
+        pool_capnp::TaskState::Starting => TaskState::Starting,
+        pool_capnp::TaskState::Running => TaskState::Running,
+        pool_capnp::TaskState::Unknown => TaskState::Unknown,
+        pool_capnp::TaskState::Done => TaskState::Done,
+        pool_capnp::TaskState::Failed => TaskState::Failed,
+        pool_capnp::TaskState::Cancelled => TaskState::Cancelled,
+        pool_capnp::TaskState::Lost => TaskState::Lost,
+    }
+}
+
+/// A moment in milliseconds since 1970, where 0 stands for none.
+pub fn moment(ms: i64) -> Option<WallTime> {
+    (ms != 0).then_some(WallTime(ms))
+}
+
+/// Writes how a task ended.
+pub fn write_end(end: &TaskEnd, mut to: task_end::Builder<'_>) {
+    outcome::write(&end.outcome, to.reborrow().init_outcome());
+    outcome::write_usage(&end.usage, to.reborrow().init_usage());
+    output::write_totals(&end.totals, to.init_totals());
+}
+
+/// Reads how a task ended.
+pub fn read_end(from: task_end::Reader<'_>) -> Result<TaskEnd, WireError> {
+    Ok(TaskEnd {
+        outcome: outcome::read(from.get_outcome()?)?,
+        usage: outcome::read_usage(from.get_usage()?),
+        totals: output::read_totals(from.get_totals()?)?,
+    })
+}
+
+/// Writes what is seen of a task.
+pub fn write_info(info: &TaskInfo, mut to: task_info::Builder<'_>) {
+    to.set_index(info.index);
+    to.set_state(write_state(info.state));
+    to.set_attempt(info.attempt);
+    to.set_worker(info.worker.as_deref().unwrap_or(""));
+    to.set_started_ms(info.started.map_or(0, |at| at.0));
+    to.set_ended_ms(info.ended.map_or(0, |at| at.0));
+    to.set_cancelling(info.cancelling);
+    if let Some(end) = &info.end {
+        write_end(end, to.init_end());
+    }
+}
+
+/// Reads what is seen of a task.
+pub fn read_info(from: task_info::Reader<'_>) -> Result<TaskInfo, WireError> {
+    Ok(TaskInfo {
+        index: from.get_index(),
+        state: read_state(from.get_state()?),
+        attempt: from.get_attempt(),
+        worker: text::read_optional(from.get_worker(), "a worker's name", limits::NAME_BYTES_MAX)?,
+        started: moment(from.get_started_ms()),
+        ended: moment(from.get_ended_ms()),
+        end: from.has_end().then(|| read_end(from.get_end()?)).transpose()?,
+        cancelling: from.get_cancelling(),
+    })
+}
+
+/// Writes how many tasks are in each state.
+pub fn write_counts(counts: &Counts, mut to: counts::Builder<'_>) {
+    to.set_queued(counts.of(TaskState::Queued));
+    to.set_starting(counts.of(TaskState::Starting));
+    to.set_running(counts.of(TaskState::Running));
+    to.set_unknown(counts.of(TaskState::Unknown));
+    to.set_done(counts.of(TaskState::Done));
+    to.set_failed(counts.of(TaskState::Failed));
+    to.set_cancelled(counts.of(TaskState::Cancelled));
+    to.set_lost(counts.of(TaskState::Lost));
+}
+
+/// Reads how many tasks are in each state.
+pub fn read_counts(from: counts::Reader<'_>) -> Counts {
+    let mut counts = Counts::default();
+    *counts.of_mut(TaskState::Queued) = from.get_queued();
+    *counts.of_mut(TaskState::Starting) = from.get_starting();
+    *counts.of_mut(TaskState::Running) = from.get_running();
+    *counts.of_mut(TaskState::Unknown) = from.get_unknown();
+    *counts.of_mut(TaskState::Done) = from.get_done();
+    *counts.of_mut(TaskState::Failed) = from.get_failed();
+    *counts.of_mut(TaskState::Cancelled) = from.get_cancelled();
+    *counts.of_mut(TaskState::Lost) = from.get_lost();
+    counts
+}
+
+/// Writes what a follower is told.
+pub fn write_event(event: &TaskEvent, mut to: task_event::Builder<'_>) {
+    to.set_task(event.task);
+    to.set_attempt(event.attempt);
+    to.set_worker(event.worker.as_deref().unwrap_or(""));
+    match &event.kind {
+        TaskEventKind::Queued => to.set_queued(()),
+        TaskEventKind::Started => to.set_started(()),
+        TaskEventKind::Unknown(elsewhere) => to.set_unknown(text::millis(*elsewhere)),
+        TaskEventKind::Returned => to.set_returned(()),
+        TaskEventKind::AttemptLost(reason) => to.set_attempt_lost(reason),
+        TaskEventKind::Cancelling(how) => to.set_cancelling(outcome::write_cancel(*how)),
+        TaskEventKind::Ended(end) => write_end(end, to.init_ended()),
+    }
+}
+
+/// Reads what a follower is told.
+pub fn read_event(from: task_event::Reader<'_>) -> Result<TaskEvent, WireError> {
+    let kind = match from.which()? {
+        task_event::Queued(()) => TaskEventKind::Queued,
+        task_event::Started(()) => TaskEventKind::Started,
+        task_event::Unknown(ms) => TaskEventKind::Unknown((ms > 0).then(|| Duration::from_millis(ms))),
+        task_event::Returned(()) => TaskEventKind::Returned,
+        task_event::AttemptLost(reason) => {
+            TaskEventKind::AttemptLost(text::read(reason, "the reason", REASON_BYTES_MAX)?)
+        }
+        task_event::Cancelling(how) => TaskEventKind::Cancelling(outcome::read_cancel(how?)),
+        task_event::Ended(end) => TaskEventKind::Ended(read_end(end?)?),
+    };
+    Ok(TaskEvent {
+        task: from.get_task(),
+        attempt: from.get_attempt(),
+        worker: text::read_optional(from.get_worker(), "a worker's name", limits::NAME_BYTES_MAX)?,
+        kind,
+    })
+}

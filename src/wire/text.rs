@@ -1,0 +1,60 @@
+//! Texts, bytes and durations as they stand in messages.
+
+use std::time::Duration;
+
+use super::WireError;
+
+/// A text of at most `max` bytes.
+pub fn read(
+    reader: capnp::Result<capnp::text::Reader<'_>>,
+    what: &'static str,
+    max: usize,
+) -> Result<String, WireError> {
+    let text = reader?;
+    if text.len() > max {
+        return Err(WireError::TooLong { what, bound: max });
+    }
+    Ok(text.to_str()?.to_owned())
+}
+
+/// As `read`, where an empty text stands for none.
+pub fn read_optional(
+    reader: capnp::Result<capnp::text::Reader<'_>>,
+    what: &'static str,
+    max: usize,
+) -> Result<Option<String>, WireError> {
+    Ok(Some(read(reader, what, max)?).filter(|text| !text.is_empty()))
+}
+
+/// Exactly `N` bytes.
+pub fn read_array<const N: usize>(
+    reader: capnp::Result<capnp::data::Reader<'_>>,
+    what: &'static str,
+) -> Result<[u8; N], WireError> {
+    reader?.try_into().map_err(|_| WireError::Length { what, bytes: N })
+}
+
+/// Milliseconds, where 0 stands for none.
+pub fn duration(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
+/// A duration in milliseconds; none is 0, and less than one millisecond is one.
+pub fn millis(duration: Option<Duration>) -> u64 {
+    duration.map_or(0, |duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// A duration in microseconds.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// How many items a list needs.
+pub fn count<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).expect("lists are bounded far below 2^32")
+}
+
+/// Refuses a list that is longer than its bound.
+pub fn check_len(len: u32, what: &'static str, max: usize) -> Result<(), WireError> {
+    if len as usize > max { Err(WireError::TooLong { what, bound: max }) } else { Ok(()) }
+}

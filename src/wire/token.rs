@@ -1,0 +1,94 @@
+//! Tokens as they are asked for and listed.
+
+use std::time::Duration;
+
+use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
+use crate::core::id::{Name, TokenId};
+use crate::core::limits;
+use crate::core::time::WallTime;
+use crate::schema::pool_capnp::{self, token_info, token_wish};
+
+use super::{WireError, label, text};
+
+/// How long a token counts if nobody says so.
+pub const TTL_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// The enumerator of a role.
+pub fn write_role(role: Role) -> pool_capnp::Role {
+    match role {
+        Role::Worker => pool_capnp::Role::Worker,
+        Role::Client => pool_capnp::Role::Client,
+    }
+}
+
+/// The role that an enumerator stands for.
+pub fn read_role(role: pool_capnp::Role) -> Role {
+    match role {
+        pool_capnp::Role::Worker => Role::Worker,
+        pool_capnp::Role::Client => Role::Client,
+    }
+}
+
+/// Writes a wish.
+pub fn write_wish(wish: &TokenWish, mut to: token_wish::Builder<'_>) {
+    to.set_role(write_role(wish.role));
+    to.set_name(wish.name.as_ref().map_or("", Name::as_str));
+    to.set_owner(wish.owner.as_ref().map_or("", Name::as_str));
+    label::write(
+        &wish.labels,
+        to.reborrow().init_labels(u32::try_from(wish.labels.len()).expect("labels are bounded")),
+    );
+    to.set_uses(wish.uses.unwrap_or(0));
+    to.set_ttl_ms(text::millis(Some(wish.ttl)));
+}
+
+/// Reads a wish.
+pub fn read_wish(from: token_wish::Reader<'_>) -> Result<TokenWish, WireError> {
+    let name = |from| -> Result<Option<Name>, WireError> {
+        let name = text::read_optional(from, "the name", limits::NAME_BYTES_MAX)?;
+        Ok(name.map(|name| Name::parse(&name)).transpose()?)
+    };
+    let uses = from.get_uses();
+    Ok(TokenWish {
+        role: read_role(from.get_role()?),
+        name: name(from.get_name())?,
+        owner: name(from.get_owner())?,
+        labels: label::read(from.get_labels()?)?,
+        uses: (uses > 0).then_some(uses),
+        ttl: text::duration(from.get_ttl_ms()).unwrap_or(TTL_DEFAULT),
+    })
+}
+
+/// Writes a listed token.
+pub fn write_info(info: &TokenInfo, mut to: token_info::Builder<'_>) {
+    to.set_id(info.id.0);
+    to.set_role(write_role(info.role));
+    to.set_name(info.name.as_deref().unwrap_or(""));
+    to.set_uses_left(info.uses_left.unwrap_or(0));
+    to.set_expires_ms(info.expires.0);
+    to.set_state(match info.state {
+        TokenState::Valid => pool_capnp::TokenState::Valid,
+        TokenState::Spent => pool_capnp::TokenState::Spent,
+        TokenState::Expired => pool_capnp::TokenState::Expired,
+        TokenState::Revoked => pool_capnp::TokenState::Revoked,
+    });
+}
+
+/// Reads a listed token.
+pub fn read_info(from: token_info::Reader<'_>) -> Result<TokenInfo, WireError> {
+    let uses_left = from.get_uses_left();
+    let state = match from.get_state()? {
+        pool_capnp::TokenState::Valid => TokenState::Valid,
+        pool_capnp::TokenState::Spent => TokenState::Spent,
+        pool_capnp::TokenState::Expired => TokenState::Expired,
+        pool_capnp::TokenState::Revoked => TokenState::Revoked,
+    };
+    Ok(TokenInfo {
+        id: TokenId(from.get_id()),
+        role: read_role(from.get_role()?),
+        name: text::read_optional(from.get_name(), "a name", limits::NAME_BYTES_MAX)?,
+        uses_left: (uses_left > 0 || state == TokenState::Spent).then_some(uses_left),
+        expires: WallTime(from.get_expires_ms()),
+        state,
+    })
+}

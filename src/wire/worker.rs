@@ -1,0 +1,279 @@
+//! What workers and pools say to each other, and what is seen of a worker.
+
+use std::time::Duration;
+
+use crate::core::attempt::AttemptEnd;
+use crate::core::id::{Fence, Fingerprint, Incarnation, JobId};
+use crate::core::job::JobSpec;
+use crate::core::limits;
+use crate::core::membership::{Carried, Facts, Registered, Report, Start, StartOrder, SubmitterTrust};
+use crate::core::outcome::Cancel;
+use crate::core::time::WallTime;
+use crate::core::view::{WorkerInfo, WorkerState};
+use crate::schema::pool_capnp::{self, worker_info};
+use crate::schema::worker_capnp::{cancel_attempt, carried, ended, facts, registered, report, start};
+
+use super::{WireError, fence, job, label, outcome, output, text};
+
+/// Executors that one worker may still have jobs in: the present one, and old ones that drain.
+const EXECUTORS_MAX: usize = 64;
+/// A text that a worker says of itself, in bytes.
+const TEXT_BYTES_MAX: usize = 256;
+
+fn len(labels: &crate::core::label::Labels) -> u32 {
+    u32::try_from(labels.len()).expect("labels are bounded")
+}
+
+/// Writes what a worker says of itself.
+pub fn write_facts(said: &Facts, mut to: facts::Builder<'_>) {
+    to.set_boot_id(&said.boot_id);
+    to.set_incarnation(said.incarnation.0);
+    to.set_dial(said.dial);
+    to.set_slots(said.slots);
+    label::write(&said.labels, to.reborrow().init_labels(len(&said.labels)));
+    to.set_memory_bytes(said.memory_bytes);
+    to.set_uid(said.uid);
+    to.set_trust_submitters(said.trust == SubmitterTrust::Everybody);
+    to.set_user(&said.user);
+    to.set_pid(said.pid);
+}
+
+/// Reads what a worker says of itself.
+pub fn read_facts(from: facts::Reader<'_>) -> Result<Facts, WireError> {
+    Ok(Facts {
+        boot_id: text::read(from.get_boot_id(), "the boot id", TEXT_BYTES_MAX)?,
+        incarnation: Incarnation(from.get_incarnation()),
+        dial: from.get_dial(),
+        slots: from.get_slots(),
+        labels: label::read(from.get_labels()?)?,
+        memory_bytes: from.get_memory_bytes(),
+        uid: from.get_uid(),
+        trust: match from.get_trust_submitters() {
+            true => SubmitterTrust::Everybody,
+            false => SubmitterTrust::OwnerOnly,
+        },
+        user: text::read(from.get_user(), "the user", TEXT_BYTES_MAX)?,
+        pid: from.get_pid(),
+    })
+}
+
+/// Writes what executors have, into a list of as many.
+pub fn write_carried(all: &[Carried], mut to: capnp::struct_list::Builder<'_, carried::Owned>) {
+    for (n, carried) in (0..).zip(all) {
+        let mut one = to.reborrow().get(n);
+        one.set_incarnation(carried.incarnation.0);
+        fence::write_list(&carried.living, one.reborrow().init_living(text::count(&carried.living)));
+        let mut ended = one.reborrow().init_ended(text::count(&carried.ended));
+        for (n, end) in (0..).zip(&carried.ended) {
+            write_ended(end, ended.reborrow().get(n));
+        }
+        fence::write_list(
+            &carried.never_started,
+            one.init_never_started(text::count(&carried.never_started)),
+        );
+    }
+}
+
+/// Reads what executors have.
+pub fn read_carried(from: capnp::struct_list::Reader<'_, carried::Owned>) -> Result<Vec<Carried>, WireError> {
+    text::check_len(from.len(), "the list of executors", EXECUTORS_MAX)?;
+    let read_one = |one: carried::Reader<'_>| {
+        let ended = one.get_ended()?;
+        text::check_len(ended.len(), "the list of endings", fence::FENCES_MAX)?;
+        Ok(Carried {
+            incarnation: Incarnation(one.get_incarnation()),
+            living: fence::read_list(one.get_living()?)?,
+            ended: ended.iter().map(read_ended).collect::<Result<_, WireError>>()?,
+            never_started: fence::read_list(one.get_never_started()?)?,
+        })
+    };
+    from.iter().map(read_one).collect()
+}
+
+/// Writes how an attempt ended.
+pub fn write_ended(end: &AttemptEnd, mut to: ended::Builder<'_>) {
+    fence::write(end.fence, to.reborrow().init_fence());
+    outcome::write(&end.outcome, to.reborrow().init_outcome());
+    outcome::write_usage(&end.usage, to.reborrow().init_usage());
+    output::write_totals(&end.totals, to.reborrow().init_totals());
+    output::write_list(&end.tail, to.init_tail(text::count(&end.tail)));
+}
+
+/// Reads how an attempt ended.
+pub fn read_ended(from: ended::Reader<'_>) -> Result<AttemptEnd, WireError> {
+    let end = AttemptEnd {
+        fence: fence::read(from.get_fence()?)?,
+        outcome: outcome::read(from.get_outcome()?)?,
+        usage: outcome::read_usage(from.get_usage()?),
+        totals: output::read_totals(from.get_totals()?)?,
+        tail: output::read_list(from.get_tail()?)?,
+    };
+    let tail_bytes: usize = end.tail.iter().map(|chunk| chunk.bytes.len()).sum();
+    if tail_bytes > limits::OUTPUT_INLINE_BYTES_MAX {
+        return Err(WireError::TooLong {
+            what: "output in an ending",
+            bound: limits::OUTPUT_INLINE_BYTES_MAX,
+        });
+    }
+    Ok(end)
+}
+
+/// Writes reports into a list of as many.
+pub fn write_reports(reports: &[Report], mut to: capnp::struct_list::Builder<'_, report::Owned>) {
+    for (n, said) in (0..).zip(reports) {
+        let one = to.reborrow().get(n);
+        match said {
+            Report::Started(started) => fence::write(*started, one.init_started()),
+            Report::Ended(end) => write_ended(end, one.init_ended()),
+            Report::TakenBack(back) => fence::write(*back, one.init_taken_back()),
+        }
+    }
+}
+
+/// Reads reports.
+pub fn read_reports(from: capnp::struct_list::Reader<'_, report::Owned>) -> Result<Vec<Report>, WireError> {
+    text::check_len(from.len(), "the list of reports", fence::FENCES_MAX)?;
+    let read_one = |one: report::Reader<'_>| {
+        Ok(match one.which()? {
+            report::Started(started) => Report::Started(fence::read(started?)?),
+            report::Ended(end) => Report::Ended(read_ended(end?)?),
+            report::TakenBack(back) => Report::TakenBack(fence::read(back?)?),
+        })
+    };
+    from.iter().map(read_one).collect()
+}
+
+/// Writes what a worker is told when it has registered (not the objects).
+pub fn write_registered(told: &Registered, mut to: registered::Builder<'_>) {
+    to.set_name(&told.name);
+    to.set_pool(&told.pool);
+    to.set_lease_ms(text::millis(Some(told.lease)));
+    to.set_heartbeat_ms(text::millis(Some(told.heartbeat)));
+    fence::write_list(&told.forget, to.reborrow().init_forget(text::count(&told.forget)));
+    fence::write_list(&told.kill, to.reborrow().init_kill(text::count(&told.kill)));
+    to.set_only_owner(told.only_owner.as_deref().unwrap_or(""));
+    let mut positions = to.init_positions(text::count(&told.positions));
+    for (n, (whose, position)) in (0..).zip(&told.positions) {
+        let mut one = positions.reborrow().get(n);
+        one.set_position(*position);
+        fence::write(*whose, one.init_fence());
+    }
+}
+
+/// Reads what a worker is told when it has registered.
+pub fn read_registered(from: registered::Reader<'_>) -> Result<Registered, WireError> {
+    let positions = from.get_positions()?;
+    text::check_len(positions.len(), "the list of positions", fence::FENCES_MAX)?;
+    let positions = positions.iter().map(|one| Ok((fence::read(one.get_fence()?)?, one.get_position())));
+    Ok(Registered {
+        name: text::read(from.get_name(), "a name", TEXT_BYTES_MAX)?,
+        pool: text::read(from.get_pool(), "a name", TEXT_BYTES_MAX)?,
+        lease: Duration::from_millis(from.get_lease_ms()),
+        heartbeat: Duration::from_millis(from.get_heartbeat_ms()),
+        forget: fence::read_list(from.get_forget()?)?,
+        kill: fence::read_list(from.get_kill()?)?,
+        positions: positions.collect::<Result<_, WireError>>()?,
+        only_owner: text::read_optional(from.get_only_owner(), "an owner", TEXT_BYTES_MAX)?,
+    })
+}
+
+/// Writes attempts of one job: of its spec what running needs.
+pub fn write_start(given: &Start, mut to: start::Builder<'_>) {
+    let spec: &JobSpec = &given.spec;
+    to.set_job(given.job.0);
+    to.set_script(&spec.script);
+    job::write_words(&spec.args, to.reborrow().init_args(text::count(&spec.args)));
+    job::write_env(&spec.env, to.reborrow().init_env(text::count(&spec.env)));
+    to.set_cwd(spec.cwd.as_deref().unwrap_or_default());
+    to.set_timeout_ms(text::millis(spec.timeout));
+    to.set_lease_ms(text::millis(given.lease));
+    to.set_is_array(spec.array.is_some());
+    fence::write_list(&given.fences, to.init_fences(text::count(&given.fences)));
+}
+
+/// Reads attempts of one job.
+pub fn read_start(from: start::Reader<'_>) -> Result<StartOrder, WireError> {
+    Ok(StartOrder {
+        job: JobId(from.get_job()),
+        script: from.get_script()?.to_vec(),
+        args: job::read_words(from.get_args()?)?,
+        env: job::read_env(from.get_env()?)?,
+        cwd: job::read_cwd(from.get_cwd()?),
+        timeout: text::duration(from.get_timeout_ms()),
+        fences: fence::read_list(from.get_fences()?)?,
+        lease: text::duration(from.get_lease_ms()),
+        is_array: from.get_is_array(),
+    })
+}
+
+/// Writes cancels into a list of as many.
+pub fn write_cancels(
+    attempts: &[(Fence, Cancel)],
+    mut to: capnp::struct_list::Builder<'_, cancel_attempt::Owned>,
+) {
+    for (n, (whom, how)) in (0..).zip(attempts) {
+        let mut one = to.reborrow().get(n);
+        one.set_how(outcome::write_cancel(*how));
+        fence::write(*whom, one.init_fence());
+    }
+}
+
+/// Reads cancels.
+pub fn read_cancels(
+    from: capnp::struct_list::Reader<'_, cancel_attempt::Owned>,
+) -> Result<Vec<(Fence, Cancel)>, WireError> {
+    text::check_len(from.len(), "the list of cancels", fence::FENCES_MAX)?;
+    from.iter()
+        .map(|one| Ok((fence::read(one.get_fence()?)?, outcome::read_cancel(one.get_how()?))))
+        .collect()
+}
+
+/// Writes what is seen of a worker.
+pub fn write_info(info: &WorkerInfo, mut to: worker_info::Builder<'_>) {
+    to.set_name(&info.name);
+    to.set_state(match info.state {
+        WorkerState::Ready => pool_capnp::WorkerState::Ready,
+        WorkerState::Draining => pool_capnp::WorkerState::Draining,
+        WorkerState::Silent => pool_capnp::WorkerState::Silent,
+        WorkerState::Away => pool_capnp::WorkerState::Away,
+    });
+    to.set_slots(info.slots);
+    to.set_used(info.used);
+    label::write(&info.labels, to.reborrow().init_labels(len(&info.labels)));
+    to.set_memory_bytes(info.memory_bytes);
+    to.set_seen_ms(info.seen.map_or(0, |seen| text::millis(Some(seen))));
+    let mut tasks = to.reborrow().init_tasks(text::count(&info.tasks));
+    for (n, task) in (0..).zip(&info.tasks) {
+        fence::write_task(*task, tasks.reborrow().get(n));
+    }
+    to.set_only_owner(info.only_owner.as_deref().unwrap_or(""));
+    to.set_joined_ms(info.joined.0);
+    to.set_fingerprint(info.fingerprint.as_ref().map_or(&[][..], |key| &key.0[..]));
+}
+
+/// Reads what is seen of a worker.
+pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError> {
+    let tasks = from.get_tasks()?;
+    text::check_len(tasks.len(), "the list of tasks", limits::PAGE_MAX)?;
+    Ok(WorkerInfo {
+        name: text::read(from.get_name(), "a name", TEXT_BYTES_MAX)?,
+        state: match from.get_state()? {
+            pool_capnp::WorkerState::Ready => WorkerState::Ready,
+            pool_capnp::WorkerState::Draining => WorkerState::Draining,
+            pool_capnp::WorkerState::Silent => WorkerState::Silent,
+            pool_capnp::WorkerState::Away => WorkerState::Away,
+        },
+        slots: from.get_slots(),
+        used: from.get_used(),
+        labels: label::read(from.get_labels()?)?,
+        memory_bytes: from.get_memory_bytes(),
+        seen: text::duration(from.get_seen_ms()),
+        tasks: tasks.iter().map(fence::read_task).collect(),
+        only_owner: text::read_optional(from.get_only_owner(), "an owner", TEXT_BYTES_MAX)?,
+        joined: WallTime(from.get_joined_ms()),
+        fingerprint: match from.get_fingerprint()? {
+            [] => None,
+            key => Some(Fingerprint(text::read_array(Ok(key), "a fingerprint")?)),
+        },
+    })
+}
