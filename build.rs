@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-const SCHEMAS: [&str; 3] = ["types", "pool", "worker"];
+const SCHEMAS: [&str; 5] = ["types", "pool", "worker", "record", "executor"];
 
 fn main() {
     let out_dir = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");

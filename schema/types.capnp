@@ -156,5 +156,4 @@ struct Welcome {
   # The name by which the pool knows the peer.
   owner @7 :Text;
   # The owner of what the peer submits; empty for a worker.
-  admin @8 :Bool;
 }

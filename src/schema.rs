@@ -6,3 +6,5 @@
 capnp::generated_code!(pub mod types_capnp);
 capnp::generated_code!(pub mod pool_capnp);
 capnp::generated_code!(pub mod worker_capnp);
+capnp::generated_code!(pub mod record_capnp);
+capnp::generated_code!(pub mod executor_capnp);

@@ -3,12 +3,14 @@
 //! Reading is where a message is checked: bounds, names, constraints, enumerations. What comes out is a value that
 //! cannot be wrong, so nobody checks again. Nothing here knows who sends or receives.
 
+pub mod executor;
 pub mod fence;
 pub mod hello;
 pub mod job;
 pub mod label;
 pub mod outcome;
 pub mod output;
+pub mod record;
 pub mod refusal;
 pub mod status;
 pub mod task;

@@ -1,0 +1,228 @@
+//! What agent and executor say to each other, as frames: four bytes of length, little end first, then one message.
+
+use std::time::Duration;
+
+use crate::core::attempt::{FromExecutor, Held, Launch, ToExecutor};
+use crate::core::id::{Fence, Incarnation};
+use crate::core::limits;
+use crate::schema::executor_capnp::{from_executor, held, launch, to_executor};
+use crate::schema::worker_capnp::position;
+
+use super::{WireError, fence, job, outcome, output, text, worker};
+
+/// The version of `schema/executor.capnp` that this program speaks.
+pub const VERSION: u16 = 1;
+/// A frame, in bytes: a whole spec, or a welcome that lists what 4,096 slots hold.
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// The first message of an agent.
+pub fn hello() -> Vec<u8> {
+    let mut message = capnp::message::Builder::new_default();
+    message.init_root::<to_executor::Builder<'_>>().set_hello(VERSION);
+    frame(&message)
+}
+
+/// A message to an executor as a frame.
+pub fn encode_to(word: &ToExecutor) -> Vec<u8> {
+    let mut message = capnp::message::Builder::new_default();
+    write_to(word, message.init_root());
+    frame(&message)
+}
+
+/// A message of an executor as a frame.
+pub fn encode_from(word: &FromExecutor) -> Vec<u8> {
+    let mut message = capnp::message::Builder::new_default();
+    write_from(word, message.init_root());
+    frame(&message)
+}
+
+/// A frame's body as a message to an executor; `None` for a hello of a version that is understood.
+pub fn decode_to(mut body: &[u8]) -> Result<Option<ToExecutor>, WireError> {
+    let message = capnp::serialize::read_message(&mut body, options())?;
+    read_to(message.get_root()?)
+}
+
+/// A frame's body as a message of an executor.
+pub fn decode_from(mut body: &[u8]) -> Result<FromExecutor, WireError> {
+    let message = capnp::serialize::read_message(&mut body, options())?;
+    read_from(message.get_root()?)
+}
+
+/// Takes a whole frame from the front of what was read: its body, and how much of `read` it took.
+pub fn next_frame(read: &[u8]) -> Result<Option<(&[u8], usize)>, WireError> {
+    let Some((length, rest)) = read.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(WireError::TooLong { what: "a frame", bound: FRAME_BYTES_MAX });
+    }
+    Ok(rest.get(..length).map(|body| (body, 4 + length)))
+}
+
+fn frame(message: &capnp::message::Builder<capnp::message::HeapAllocator>) -> Vec<u8> {
+    let words = capnp::serialize::compute_serialized_size_in_words(message);
+    let mut frame = Vec::with_capacity(4 + words * 8);
+    let length = u32::try_from(words * 8).expect("a frame is bounded");
+    frame.extend(length.to_le_bytes());
+    capnp::serialize::write_message(&mut frame, message).expect("a Vec takes every write");
+    frame
+}
+
+fn options() -> capnp::message::ReaderOptions {
+    capnp::message::ReaderOptions {
+        traversal_limit_in_words: Some(4 * FRAME_BYTES_MAX / 8),
+        nesting_limit: limits::MESSAGE_DEPTH_MAX,
+    }
+}
+
+fn write_to(word: &ToExecutor, mut to: to_executor::Builder<'_>) {
+    match word {
+        ToExecutor::Start(start) => write_launch(start, to.init_start()),
+        ToExecutor::End { fence: whom, how } => {
+            let mut end = to.init_end();
+            end.set_how(outcome::write_cancel(*how));
+            fence::write(*whom, end.init_fence());
+        }
+        ToExecutor::Lease(lease) => to.set_lease_ms(text::millis(Some(*lease))),
+        ToExecutor::Acknowledged { fence, position } => {
+            write_position(*fence, *position, to.init_acknowledged())
+        }
+        ToExecutor::SendFrom { fence, position } => write_position(*fence, *position, to.init_send_from()),
+        ToExecutor::Pause => to.set_pause(()),
+        ToExecutor::Unpause => to.set_unpause(()),
+        ToExecutor::Forget(whom) => fence::write(*whom, to.init_forget()),
+        ToExecutor::Dial(dial) => to.set_dial(*dial),
+        ToExecutor::ExitWhenEmpty => to.set_exit_when_empty(()),
+        ToExecutor::StopAll => to.set_stop_all(()),
+    }
+}
+
+fn read_to(from: to_executor::Reader<'_>) -> Result<Option<ToExecutor>, WireError> {
+    Ok(Some(match from.which()? {
+        to_executor::Hello(VERSION) => return Ok(None),
+        to_executor::Hello(_) => return Err(WireError::Invalid("the agent speaks another version")),
+        to_executor::Start(start) => ToExecutor::Start(read_launch(start?)?),
+        to_executor::End(end) => {
+            let end = end?;
+            let how = outcome::read_cancel(end.get_how()?);
+            ToExecutor::End { fence: fence::read(end.get_fence()?)?, how }
+        }
+        to_executor::LeaseMs(ms) => ToExecutor::Lease(Duration::from_millis(ms)),
+        to_executor::Acknowledged(at) => {
+            let (fence, position) = read_position(at?)?;
+            ToExecutor::Acknowledged { fence, position }
+        }
+        to_executor::SendFrom(at) => {
+            let (fence, position) = read_position(at?)?;
+            ToExecutor::SendFrom { fence, position }
+        }
+        to_executor::Pause(()) => ToExecutor::Pause,
+        to_executor::Unpause(()) => ToExecutor::Unpause,
+        to_executor::Forget(whom) => ToExecutor::Forget(fence::read(whom?)?),
+        to_executor::Dial(dial) => ToExecutor::Dial(dial),
+        to_executor::ExitWhenEmpty(()) => ToExecutor::ExitWhenEmpty,
+        to_executor::StopAll(()) => ToExecutor::StopAll,
+    }))
+}
+
+fn write_launch(start: &Launch, mut to: launch::Builder<'_>) {
+    fence::write(start.fence, to.reborrow().init_fence());
+    to.set_dial(start.dial);
+    to.set_script(&start.script);
+    job::write_words(&start.args, to.reborrow().init_args(text::count(&start.args)));
+    job::write_env(&start.env, to.reborrow().init_env(text::count(&start.env)));
+    to.set_cwd(start.cwd.as_deref().unwrap_or_default());
+    to.set_timeout_ms(text::millis(start.timeout));
+    to.set_lease_ms(text::millis(start.lease));
+    to.set_worker(&start.worker);
+    to.set_is_array(start.is_array);
+}
+
+fn read_launch(from: launch::Reader<'_>) -> Result<Launch, WireError> {
+    Ok(Launch {
+        fence: fence::read(from.get_fence()?)?,
+        dial: from.get_dial(),
+        script: from.get_script()?.to_vec(),
+        args: job::read_words(from.get_args()?)?,
+        env: job::read_env(from.get_env()?)?,
+        cwd: job::read_cwd(from.get_cwd()?),
+        timeout: text::duration(from.get_timeout_ms()),
+        lease: text::duration(from.get_lease_ms()),
+        worker: text::read(from.get_worker(), "a name", limits::NAME_BYTES_MAX)?,
+        is_array: from.get_is_array(),
+    })
+}
+
+fn write_position(whose: Fence, at: u64, mut to: position::Builder<'_>) {
+    to.set_position(at);
+    fence::write(whose, to.init_fence());
+}
+
+fn read_position(from: position::Reader<'_>) -> Result<(Fence, u64), WireError> {
+    Ok((fence::read(from.get_fence()?)?, from.get_position()))
+}
+
+fn write_from(word: &FromExecutor, mut to: from_executor::Builder<'_>) {
+    match word {
+        FromExecutor::Welcome { incarnation, held, dial } => {
+            let mut welcome = to.init_welcome();
+            welcome.set_version(VERSION);
+            welcome.set_incarnation(incarnation.0);
+            welcome.set_dial(*dial);
+            let mut list = welcome.init_held(text::count(held));
+            for (n, one) in (0..).zip(held) {
+                write_held(one, list.reborrow().get(n));
+            }
+        }
+        FromExecutor::Started(whom) => fence::write(*whom, to.init_started()),
+        FromExecutor::Output { fence: whose, chunk } => {
+            let mut out = to.init_output();
+            fence::write(*whose, out.reborrow().init_fence());
+            output::write(chunk, out.init_chunk());
+        }
+        FromExecutor::Ended(end) => worker::write_ended(end, to.init_ended()),
+        FromExecutor::Refused(whom) => fence::write(*whom, to.init_refused()),
+        FromExecutor::DiskFull(free) => to.set_disk_full(*free),
+    }
+}
+
+fn read_from(from: from_executor::Reader<'_>) -> Result<FromExecutor, WireError> {
+    Ok(match from.which()? {
+        from_executor::Welcome(welcome) => {
+            let welcome = welcome?;
+            let held = welcome.get_held()?;
+            text::check_len(held.len(), "the list of attempts", fence::FENCES_MAX)?;
+            FromExecutor::Welcome {
+                incarnation: Incarnation(welcome.get_incarnation()),
+                held: held.iter().map(read_held).collect::<Result<_, WireError>>()?,
+                dial: welcome.get_dial(),
+            }
+        }
+        from_executor::Started(whom) => FromExecutor::Started(fence::read(whom?)?),
+        from_executor::Output(out) => {
+            let out = out?;
+            FromExecutor::Output {
+                fence: fence::read(out.get_fence()?)?,
+                chunk: output::read(out.get_chunk()?)?,
+            }
+        }
+        from_executor::Ended(end) => FromExecutor::Ended(worker::read_ended(end?)?),
+        from_executor::Refused(whom) => FromExecutor::Refused(fence::read(whom?)?),
+        from_executor::DiskFull(free) => FromExecutor::DiskFull(free),
+    })
+}
+
+fn write_held(one: &Held, to: held::Builder<'_>) {
+    match one {
+        Held::Waiting(whom) => fence::write(*whom, to.init_waiting()),
+        Held::Running(whom) => fence::write(*whom, to.init_running()),
+        Held::Ended(end) => worker::write_ended(end, to.init_ended()),
+    }
+}
+
+fn read_held(from: held::Reader<'_>) -> Result<Held, WireError> {
+    Ok(match from.which()? {
+        held::Waiting(whom) => Held::Waiting(fence::read(whom?)?),
+        held::Running(whom) => Held::Running(fence::read(whom?)?),
+        held::Ended(end) => Held::Ended(worker::read_ended(end?)?),
+    })
+}
