@@ -35,7 +35,6 @@ struct Launch {
   timeoutMs @6 :UInt64;
   leaseMs @7 :UInt64;
   worker @8 :Text;
-  isArray @9 :Bool;
 }
 
 struct End {

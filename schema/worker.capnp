@@ -154,8 +154,6 @@ struct Start {
   fences @6 :List(Types.Fence);
   leaseMs @7 :UInt64;
   # How long each may run from now on without a heartbeat answered; 0: as long as its executor lives (no --retries).
-  isArray @8 :Bool;
-  # Whether a task is written `42.7` or `42`.
 }
 
 struct CancelAttempt {

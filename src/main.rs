@@ -1,5 +1,5 @@
 //! The program: reads the command line, then hands over to one role.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    clusterctl::cli::main()
 }

@@ -30,8 +30,6 @@ pub struct Launch {
     pub lease: Option<Duration>,
     /// The worker's name, for `CLUSTERCTL_WORKER`.
     pub worker: String,
-    /// Whether `CLUSTERCTL_TASK` is the index of an array's task (it is unset for a plain job).
-    pub is_array: bool,
 }
 
 /// How an attempt ended, as the executor keeps it until it is told to forget.

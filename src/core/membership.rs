@@ -121,6 +121,4 @@ pub struct StartOrder {
     pub fences: Vec<Fence>,
     /// How long each may run without a heartbeat answered.
     pub lease: Option<Duration>,
-    /// Whether its tasks are an array's.
-    pub is_array: bool,
 }

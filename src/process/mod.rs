@@ -1,1 +1,21 @@
-//! (to be written)
+//! Processes: the executor that owns jobs, the keepers that run them, and the agent's end of the line to an executor.
+//!
+//! The only unsafe code of the program is here. Nothing here knows of a pool: an executor is told fences and launches.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod detach;
+pub mod executor;
+pub mod executor_client;
+pub mod facts;
+mod journal;
+pub mod keeper;
+mod launch;
+mod packet;
+mod signal;
+mod spawn;
+mod spool;
+mod tree;
+mod workspace;
+
+pub use journal::{JournalOf, forget_journals, read_journals};

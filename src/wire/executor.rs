@@ -134,7 +134,6 @@ fn write_launch(start: &Launch, mut to: launch::Builder<'_>) {
     to.set_timeout_ms(text::millis(start.timeout));
     to.set_lease_ms(text::millis(start.lease));
     to.set_worker(&start.worker);
-    to.set_is_array(start.is_array);
 }
 
 fn read_launch(from: launch::Reader<'_>) -> Result<Launch, WireError> {
@@ -148,7 +147,6 @@ fn read_launch(from: launch::Reader<'_>) -> Result<Launch, WireError> {
         timeout: text::duration(from.get_timeout_ms()),
         lease: text::duration(from.get_lease_ms()),
         worker: text::read(from.get_worker(), "a name", limits::NAME_BYTES_MAX)?,
-        is_array: from.get_is_array(),
     })
 }
 

@@ -187,7 +187,6 @@ pub fn write_start(given: &Start, mut to: start::Builder<'_>) {
     to.set_cwd(spec.cwd.as_deref().unwrap_or_default());
     to.set_timeout_ms(text::millis(spec.timeout));
     to.set_lease_ms(text::millis(given.lease));
-    to.set_is_array(spec.array.is_some());
     fence::write_list(&given.fences, to.init_fences(text::count(&given.fences)));
 }
 
@@ -202,7 +201,6 @@ pub fn read_start(from: start::Reader<'_>) -> Result<StartOrder, WireError> {
         timeout: text::duration(from.get_timeout_ms()),
         fences: fence::read_list(from.get_fences()?)?,
         lease: text::duration(from.get_lease_ms()),
-        is_array: from.get_is_array(),
     })
 }
 

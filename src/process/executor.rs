@@ -1,0 +1,366 @@
+//! The executor: owns the jobs of a worker, and outlives the agent that gives them to it.
+//!
+//! One thread, one epoll. It gives attempts to keepers, reads their pipes, holds their output until it is acknowledged
+//! and their endings until they are forgotten, and speaks to one agent at a time. Jobs do not outlive it. It knows no
+//! pool, no network, and decides nothing but the order in which things are done.
+
+mod agent;
+mod attempt;
+mod keepers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::core::attempt::{AttemptEnd, Held, ToExecutor};
+use crate::core::id::{Fence, Incarnation};
+use crate::core::outcome::{Cancel, Outcome};
+use crate::core::output::Stream;
+use crate::core::time::Timestamp;
+use crate::core::timing::Timing;
+
+use self::agent::Agent;
+use self::attempt::{Attempt, Flow, Phase};
+use self::keepers::Keepers;
+use super::journal::{Journal, read_journals};
+use super::packet::ToKeeper;
+use super::workspace::{self, Workspaces};
+use super::{clock, detach, launch, signal, tree};
+
+/// Where an executor listens, below its directory.
+pub(super) const SOCKET: &str = "executor.sock";
+/// Held as long as an executor lives.
+const LOCK: &str = "executor.lock";
+/// Attempts that ended and were forgotten are still known, so that a late start of one is not taken for a new one.
+const FORGOTTEN_MAX: usize = 16 << 10;
+/// Events taken from the kernel at a time.
+const EVENTS_MAX: usize = 256;
+/// A pipe that was not emptied by then is watched; a job that is over before costs no epoll call.
+const WATCH_AFTER: std::time::Duration = std::time::Duration::from_millis(10);
+/// Bytes are held back so long for more to come with them.
+const FLUSH_AFTER: std::time::Duration = std::time::Duration::from_millis(4);
+
+/// How an executor is started.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// Its own directory: socket, journal, spools; 0700.
+    pub directory: PathBuf,
+    /// Below which workspaces are made.
+    pub work_directory: PathBuf,
+    /// Durations; its keepers go by the same.
+    pub timing: Timing,
+}
+
+/// What an event of epoll is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Listener,
+    Agent,
+    Keeper(u64),
+    Pipe(Fence, Stream),
+}
+
+/// What to look at again, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Deadline {
+    Watch(Fence),
+    Flush(Fence),
+    Idle,
+}
+
+/// When an executor ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    ForEver,
+    UntilEmpty,
+}
+
+struct Executor {
+    options: ExecutorOptions,
+    incarnation: Incarnation,
+    /// Starts by lower dials are refused.
+    dial: u64,
+    epoll: Epoll,
+    sources: BTreeMap<u64, Source>,
+    next_source: u64,
+    listener: UnixListener,
+    agent: Option<Agent>,
+    keepers: Keepers,
+    attempts: BTreeMap<Fence, Attempt>,
+    waiting: VecDeque<Fence>,
+    forgotten: VecDeque<Fence>,
+    forgotten_set: BTreeSet<Fence>,
+    /// Attempts with output that may be sent.
+    unsent: VecDeque<Fence>,
+    /// Whether output of attempts that start now may be sent.
+    flow: Flow,
+    /// Bytes sent and not acknowledged, of all attempts.
+    in_flight: u64,
+    deadlines: BTreeSet<(Timestamp, Deadline)>,
+    workspaces: Workspaces,
+    journal: Journal,
+    inherited: Vec<Vec<u8>>,
+    stay: Stay,
+    _lock: Flock<fs::File>,
+}
+
+/// The body of the hidden command `executor`. Says `ready` on its standard output when an agent may connect.
+///
+/// # Errors
+/// When another executor has the directory, or the process cannot be set up.
+pub fn run(options: ExecutorOptions) -> anyhow::Result<()> {
+    detach::detach()?;
+    signal::reset_all();
+    tree::become_reaper()?;
+    let mut executor = Executor::open(options)?;
+    detach::ready()?;
+    let ended = executor.serve();
+    executor.keepers.end_all();
+    tree::kill_all(&BTreeSet::new());
+    // Somebody else's socket is never removed: the lock is still ours.
+    let _ = fs::remove_file(executor.options.directory.join(SOCKET));
+    ended
+}
+
+impl Executor {
+    fn open(options: ExecutorOptions) -> anyhow::Result<Self> {
+        workspace::private_directory(&options.directory)?;
+        let lock = lock(&options.directory)?;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+        let incarnation = Incarnation(u64::from_le_bytes(seed));
+        let workspaces = Workspaces::open(&options.work_directory)
+            .with_context(|| format!("cannot make workspaces in {}", options.work_directory.display()))?;
+        let journal = Journal::begin(&options.directory, incarnation, workspaces.root())?;
+        for past in read_journals(&options.directory)? {
+            sweep(&past.started);
+            workspaces.remove(past.workspaces);
+        }
+        let listener = listen(&options.directory)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let mut executor = Self {
+            incarnation,
+            dial: 0,
+            epoll,
+            sources: BTreeMap::new(),
+            next_source: 0,
+            listener,
+            agent: None,
+            keepers: Keepers::default(),
+            attempts: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            forgotten: VecDeque::new(),
+            forgotten_set: BTreeSet::new(),
+            unsent: VecDeque::new(),
+            flow: Flow::Paused,
+            in_flight: 0,
+            deadlines: BTreeSet::new(),
+            workspaces,
+            journal,
+            inherited: launch::inherited(),
+            stay: Stay::ForEver,
+            options,
+            _lock: lock,
+        };
+        let listener = executor.listener.try_clone()?;
+        executor.watch(listener.as_fd(), Source::Listener, EpollFlags::EPOLLIN)?;
+        executor.arm_idle();
+        Ok(executor)
+    }
+
+    fn serve(&mut self) -> anyhow::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        while !self.may_end() {
+            let count = match self.epoll.wait(&mut events, self.wait_for()) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                other => other?,
+            };
+            for event in &events[..count] {
+                if let Some(&source) = self.sources.get(&event.data()) {
+                    self.handle(source, event.events())?;
+                }
+            }
+            self.handle_deadlines()?;
+            self.start_waiting()?;
+            self.send_output()?;
+            self.flush_agent();
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, source: Source, events: EpollFlags) -> anyhow::Result<()> {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Agent => {
+                if events.contains(EpollFlags::EPOLLOUT) {
+                    self.flush_agent();
+                }
+                self.read_agent()
+            }
+            Source::Keeper(id) => self.read_keeper(id),
+            Source::Pipe(fence, stream) => self.read_pipe(fence, stream),
+        }
+    }
+
+    /// Watches a descriptor until it is closed.
+    fn watch(&mut self, fd: BorrowedFd<'_>, source: Source, events: EpollFlags) -> anyhow::Result<u64> {
+        self.next_source += 1;
+        self.epoll.add(fd, EpollEvent::new(events, self.next_source))?;
+        self.sources.insert(self.next_source, source);
+        Ok(self.next_source)
+    }
+
+    fn may_end(&self) -> bool {
+        self.stay == Stay::UntilEmpty && self.attempts.is_empty()
+    }
+
+    fn wait_for(&self) -> EpollTimeout {
+        let Some(&(at, _)) = self.deadlines.first() else { return EpollTimeout::NONE };
+        let wait = at.since(clock::boottime());
+        // Rounded up, or it would spin through the last millisecond.
+        let millis = wait.as_nanos().div_ceil(1_000_000).min(3_600_000);
+        EpollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::NONE)
+    }
+
+    fn handle_deadlines(&mut self) -> anyhow::Result<()> {
+        let now = clock::boottime();
+        while let Some(&(at, deadline)) = self.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            match deadline {
+                Deadline::Watch(fence) => self.watch_pipes(fence)?,
+                Deadline::Flush(fence) => self.may_send(fence),
+                Deadline::Idle if self.agent.is_none() && self.attempts.is_empty() => {
+                    self.stay = Stay::UntilEmpty
+                }
+                Deadline::Idle => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody needs an executor that has no agent and no attempt.
+    fn arm_idle(&mut self) {
+        self.deadlines.insert((clock::boottime() + self.options.timing.idle_exit, Deadline::Idle));
+    }
+
+    fn obey(&mut self, word: ToExecutor) -> anyhow::Result<()> {
+        match word {
+            ToExecutor::Start(launch) => self.receive(launch)?,
+            ToExecutor::End { fence, how } => self.end(fence, how)?,
+            ToExecutor::Lease(lease) => self.keepers.tell_busy(&ToKeeper::Lease(lease)),
+            ToExecutor::Acknowledged { fence, position } => self.acknowledge(fence, position),
+            ToExecutor::SendFrom { fence, position } => self.send_from(fence, position),
+            ToExecutor::Pause => self.pause(),
+            ToExecutor::Unpause => self.flow = Flow::Open,
+            ToExecutor::Forget(fence) => self.forget(fence),
+            ToExecutor::Dial(dial) => self.dial = self.dial.max(dial),
+            ToExecutor::ExitWhenEmpty => self.stay = Stay::UntilEmpty,
+            ToExecutor::StopAll => {
+                self.stay = Stay::UntilEmpty;
+                let all: Vec<Fence> = self.attempts.keys().copied().collect();
+                for fence in all {
+                    if let Some(attempt) = self.attempts.get_mut(&fence) {
+                        attempt.stopped = true;
+                    }
+                    self.end(fence, Cancel::Terminate)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> Vec<Held> {
+        let held = |(fence, attempt): (&Fence, &Attempt)| match &attempt.phase {
+            Phase::Waiting(_) => Held::Waiting(*fence),
+            Phase::Running { .. } => Held::Running(*fence),
+            Phase::Ended(end) => Held::Ended(end.clone()),
+        };
+        self.attempts.iter().map(held).collect()
+    }
+
+    fn forget(&mut self, fence: Fence) {
+        let ended = self.attempts.get(&fence).is_some_and(|attempt| matches!(attempt.phase, Phase::Ended(_)));
+        if !ended {
+            return;
+        }
+        if let Some(attempt) = self.attempts.remove(&fence) {
+            self.in_flight -= attempt.spool.in_flight();
+        }
+        self.forgotten.push_back(fence);
+        self.forgotten_set.insert(fence);
+        while self.forgotten.len() > FORGOTTEN_MAX {
+            if let Some(oldest) = self.forgotten.pop_front() {
+                self.forgotten_set.remove(&oldest);
+            }
+        }
+        if self.attempts.is_empty() && self.agent.is_none() {
+            self.arm_idle();
+        }
+    }
+
+    /// Ends an attempt without an outcome of its own.
+    fn conclude(&mut self, fence: Fence, outcome: Outcome) {
+        let end = AttemptEnd {
+            fence,
+            outcome,
+            usage: crate::core::outcome::Usage::default(),
+            totals: self.attempts.get(&fence).map(|attempt| attempt.spool.totals()).unwrap_or_default(),
+            tail: Vec::new(),
+        };
+        self.ended(end);
+    }
+}
+
+fn lock(directory: &std::path::Path) -> anyhow::Result<Flock<fs::File>> {
+    let path = directory.join(LOCK);
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| anyhow::anyhow!("another executor has {}: {error}", directory.display()))
+}
+
+/// Listens below the directory, by a path that is short whatever the directory's is.
+fn listen(directory: &std::path::Path) -> anyhow::Result<UnixListener> {
+    let path = directory.join(SOCKET);
+    // The lock is ours, so whoever made this socket is gone.
+    let _ = fs::remove_file(&path);
+    let handle = fs::File::open(directory)?;
+    let short = short_path(&handle);
+    let listener =
+        UnixListener::bind(&short).with_context(|| format!("cannot listen on {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// A socket's path has at most 107 bytes; this one has about 30.
+pub(super) fn short_path(directory: &fs::File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
+}
+
+/// Kills what an executor and its keepers left that were killed in one instant: processes that carry one of these
+/// fences in their environment.
+fn sweep(started: &BTreeSet<Fence>) {
+    let marks: BTreeSet<Vec<u8>> =
+        started.iter().map(|fence| format!("CLUSTERCTL_FENCE={fence}").into_bytes()).collect();
+    if marks.is_empty() {
+        return;
+    }
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|byte| *byte == 0).any(|variable| marks.contains(variable)) {
+            signal::send(pid, libc::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The agent's end of the line to an executor: found, or started, and then spoken to without waiting.
+
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::Context;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::mpsc;
+
+use crate::core::attempt::{FromExecutor, ToExecutor};
+use crate::wire::executor as wire;
+
+use super::executor::{ExecutorOptions, short_path};
+
+/// What the executor's log may grow to before it is begun anew, in bytes.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+/// Bytes read from an executor at a time.
+const READ_BYTES: usize = 256 << 10;
+
+/// Says things to an executor, in order; never waits. The line is bounded by what the agent's own bounds let through:
+/// placements of free slots, and an answer to each thing that the executor said.
+#[derive(Clone, Debug)]
+pub struct ExecutorSender(mpsc::UnboundedSender<ToExecutor>);
+
+/// Hears an executor.
+#[derive(Debug)]
+pub struct ExecutorReceiver {
+    stream: OwnedReadHalf,
+    inbox: Vec<u8>,
+    taken: usize,
+    writer: tokio::task::JoinHandle<()>,
+}
+
+impl ExecutorSender {
+    /// Says something; to an executor that is gone, nothing.
+    pub fn send(&self, word: ToExecutor) {
+        // The receiver's end tells that it is gone.
+        let _ = self.0.send(word);
+    }
+}
+
+impl ExecutorReceiver {
+    /// The next thing that it says; `None` when it is gone or speaks nonsense. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<FromExecutor> {
+        loop {
+            match wire::next_frame(&self.inbox[self.taken..]) {
+                Ok(Some((body, length))) => {
+                    let word = wire::decode_from(body);
+                    self.taken += length;
+                    return word
+                        .inspect_err(|error| tracing::error!(%error, "the executor speaks nonsense"))
+                        .ok();
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the executor speaks nonsense");
+                    return None;
+                }
+            }
+            self.inbox.drain(..self.taken);
+            self.taken = 0;
+            self.inbox.reserve(READ_BYTES);
+            if self.stream.read_buf(&mut self.inbox).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+}
+
+impl Drop for ExecutorReceiver {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+/// Connects to the executor that has this directory, or starts one.
+///
+/// # Errors
+/// When none runs and none can be started; the error has the last line of its log.
+pub async fn connect_or_start(
+    options: &ExecutorOptions,
+) -> anyhow::Result<(ExecutorSender, ExecutorReceiver)> {
+    super::workspace::private_directory(&options.directory)
+        .with_context(|| format!("cannot use {}", options.directory.display()))?;
+    let stream = match connect(&options.directory).await {
+        Ok(stream) => stream,
+        Err(_) => {
+            start(options).await?;
+            connect(&options.directory).await.context("the executor that was just started does not answer")?
+        }
+    };
+    let (read, mut write) = stream.into_split();
+    let (sender, mut words) = mpsc::unbounded_channel::<ToExecutor>();
+    let writer = tokio::task::spawn_local(async move {
+        let mut bytes = wire::hello();
+        loop {
+            if write.write_all(&bytes).await.is_err() {
+                return;
+            }
+            let Some(word) = words.recv().await else { return };
+            bytes = wire::encode_to(&word);
+            while let Ok(word) = words.try_recv() {
+                bytes.extend(wire::encode_to(&word));
+            }
+        }
+    });
+    let receiver = ExecutorReceiver { stream: read, inbox: Vec::new(), taken: 0, writer };
+    Ok((ExecutorSender(sender), receiver))
+}
+
+async fn connect(directory: &Path) -> io::Result<UnixStream> {
+    let handle = std::fs::File::open(directory)?;
+    UnixStream::connect(short_path(&handle)).await
+}
+
+async fn start(options: &ExecutorOptions) -> anyhow::Result<()> {
+    let log_path = options.directory.join("executor.log");
+    if std::fs::metadata(&log_path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
+        std::fs::remove_file(&log_path)?;
+    }
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
+    let mut process = tokio::process::Command::new("/proc/self/exe")
+        .arg("executor")
+        .arg("--directory")
+        .arg(&options.directory)
+        .arg("--work-directory")
+        .arg(&options.work_directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .context("cannot start the executor")?;
+    let mut said = String::new();
+    if let Some(stdout) = &mut process.stdout {
+        stdout.read_to_string(&mut said).await?;
+    }
+    if said.starts_with("ready") {
+        return Ok(());
+    }
+    let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+    anyhow::bail!("the executor did not start: {}", log.lines().last().unwrap_or("it left no word"))
+}

@@ -1,0 +1,207 @@
+//! Workspaces: a fresh private directory for each attempt, prepared ahead and removed behind, off the hot path.
+//!
+//! A directory that its job left untouched is handed out again. Nothing here looks at what jobs write; removal never
+//! follows a link.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+/// Directories that are prepared ahead.
+const PREPARED: usize = 16;
+
+/// Makes and removes workspaces below one directory of its own, which goes with it.
+pub(super) struct Workspaces {
+    root: PathBuf,
+    prepared: Receiver<Workspace>,
+    returned: Vec<Workspace>,
+    janitor: Sender<PathBuf>,
+    made: u64,
+}
+
+/// The directory of one attempt.
+pub(super) struct Workspace {
+    path: PathBuf,
+    /// What it was when it was made: inode, mode, and time of the last change.
+    fresh: (u64, u32, i64, i64),
+}
+
+impl Workspace {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn make(path: PathBuf) -> io::Result<Self> {
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let fresh = state_of(&path)?;
+        Ok(Self { path, fresh })
+    }
+
+    fn is_untouched(&self) -> bool {
+        state_of(&self.path).is_ok_and(|state| state == self.fresh)
+    }
+}
+
+impl Workspaces {
+    /// Workspaces below a new directory in `base`, which belongs to this user alone.
+    pub(super) fn open(base: &Path) -> io::Result<Self> {
+        let ours = base.join(format!("clusterctl-{}", nix::unistd::getuid()));
+        private_directory(&ours)?;
+        let root = tempfile::Builder::new().prefix("worker-").tempdir_in(&ours)?.keep();
+        let (janitor, doomed) = channel();
+        let (ready, prepared) = sync_channel(PREPARED);
+        let prepare_root = root.clone();
+        std::thread::Builder::new().name("prepare".into()).spawn(move || prepare(&prepare_root, &ready))?;
+        std::thread::Builder::new().name("janitor".into()).spawn(move || clean(&doomed))?;
+        Ok(Self { root, prepared, returned: Vec::new(), janitor, made: 0 })
+    }
+
+    /// Where they are: remembered, so that a later executor can remove what is left.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A fresh directory.
+    pub(super) fn take(&mut self) -> io::Result<Workspace> {
+        if let Some(workspace) = self.returned.pop() {
+            return Ok(workspace);
+        }
+        if let Ok(workspace) = self.prepared.try_recv() {
+            return Ok(workspace);
+        }
+        self.made += 1;
+        Workspace::make(self.root.join(format!("x{}", self.made)))
+    }
+
+    /// The attempt is over.
+    pub(super) fn give_back(&mut self, workspace: Workspace) {
+        if self.returned.len() < PREPARED && workspace.is_untouched() {
+            self.returned.push(workspace);
+        } else {
+            self.remove(workspace.path);
+        }
+    }
+
+    /// Removes a directory that is not ours any longer, behind.
+    pub(super) fn remove(&self, path: PathBuf) {
+        // The janitor lives as long as this value; after that nothing is removed by us anyway.
+        let _ = self.janitor.send(path);
+    }
+}
+
+impl Drop for Workspaces {
+    fn drop(&mut self) {
+        remove_tree(&self.root);
+    }
+}
+
+/// Keeps directories ready until nobody wants them.
+fn prepare(root: &Path, ready: &SyncSender<Workspace>) {
+    for n in 1_u64.. {
+        let Ok(workspace) = Workspace::make(root.join(n.to_string())) else {
+            // No space, perhaps: then the next attempt says so, when it makes its own.
+            return;
+        };
+        if ready.send(workspace).is_err() {
+            return;
+        }
+    }
+}
+
+fn clean(doomed: &Receiver<PathBuf>) {
+    for path in doomed {
+        remove_tree(&path);
+    }
+}
+
+/// Removes a directory with all in it, also what its job has made unreadable.
+fn remove_tree(path: &Path) {
+    if fs::remove_dir_all(path).is_ok() {
+        return;
+    }
+    make_removable(path);
+    // What is left after this belongs to somebody else, and stays.
+    let _ = fs::remove_dir_all(path);
+}
+
+fn make_removable(path: &Path) {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return };
+    if !metadata.is_dir() {
+        return;
+    }
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        make_removable(&entry.path());
+    }
+}
+
+/// Makes a directory for this user alone, or finds that it is one.
+pub(super) fn private_directory(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => return other,
+    }
+    let metadata = fs::symlink_metadata(path)?;
+    let ours =
+        metadata.is_dir() && metadata.uid() == nix::unistd::getuid().as_raw() && metadata.mode() & 0o077 == 0;
+    if ours {
+        return Ok(());
+    }
+    let text = format!("{} is not a directory of this user alone (mode 0700)", path.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
+fn state_of(path: &Path) -> io::Result<(u64, u32, i64, i64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.ino(), metadata.mode(), metadata.ctime(), metadata.ctime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_touched_directory_is_never_handed_out_again() {
+        let base = tempfile::tempdir().unwrap();
+        let mut workspaces = Workspaces::open(base.path()).unwrap();
+        let workspace = workspaces.take().unwrap();
+        let path = workspace.path().to_owned();
+        fs::write(path.join("x"), "y").unwrap();
+        fs::remove_file(path.join("x")).unwrap();
+
+        workspaces.give_back(workspace);
+
+        assert!(workspaces.returned.is_empty());
+    }
+
+    #[test]
+    fn an_untouched_directory_is() {
+        let base = tempfile::tempdir().unwrap();
+        let mut workspaces = Workspaces::open(base.path()).unwrap();
+        let workspace = workspaces.take().unwrap();
+        let path = workspace.path().to_owned();
+
+        workspaces.give_back(workspace);
+
+        assert_eq!(workspaces.take().unwrap().path(), path);
+    }
+
+    #[test]
+    fn removal_follows_no_link_and_opens_what_is_shut() {
+        let base = tempfile::tempdir().unwrap();
+        let keep = base.path().join("keep");
+        fs::create_dir(&keep).unwrap();
+        fs::write(keep.join("file"), "x").unwrap();
+        let doomed = base.path().join("doomed");
+        fs::create_dir_all(doomed.join("shut/deep")).unwrap();
+        std::os::unix::fs::symlink(&keep, doomed.join("link")).unwrap();
+        fs::set_permissions(doomed.join("shut"), fs::Permissions::from_mode(0)).unwrap();
+
+        remove_tree(&doomed);
+
+        assert!(!doomed.exists());
+        assert!(keep.join("file").exists());
+    }
+}
