@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod access;
+pub mod agent;
 pub mod attempt;
 pub mod id;
 pub mod job;

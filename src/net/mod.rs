@@ -1,1 +1,13 @@
-//! To be written.
+//! Links: who is at the other end, proved by a key or by the kernel, and Cap'n Proto over it.
+//!
+//! Nothing here knows jobs, or what an identity may do.
+
+pub mod connection;
+pub mod dial;
+pub mod enrol;
+pub mod gate;
+pub mod key;
+pub mod listen;
+pub mod tls;
+pub mod token;
+pub mod writer;

@@ -1,1 +1,304 @@
-//! To be written.
+//! The pool's server: threads around the core, the doors of those who connect, and its life from lock to goodbye.
+//!
+//! Decisions are in `core::pool`; here is only who may ask, when time passes, and how what was decided is carried out.
+
+mod client_service;
+mod driver;
+mod enrol_service;
+mod follow;
+mod job_service;
+mod options;
+mod peers;
+mod shard;
+mod shared;
+mod worker_service;
+
+use std::collections::HashMap;
+use std::net::TcpListener as StdTcpListener;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+
+use anyhow::Context;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+
+pub use self::options::{Mode, ServeOptions};
+
+use self::driver::{Driver, PoolHandle};
+use self::peers::{Identities, Peers};
+use self::shard::Listeners;
+use self::shared::{Local, PoolInfo, Shared, Stop};
+use crate::core::pool::{Host, Pool};
+use crate::net::key::KeyPair;
+use crate::net::listen::{self, Door};
+use crate::process::{clock, facts};
+use crate::store::lock::StateLock;
+use crate::store::output::OutputWriter;
+use crate::store::output_thread::{OutputHandle, output_loop};
+use crate::store::place::{self, Endpoint, StateRoot};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{self, Store};
+
+/// Threads that serve the network.
+const SHARDS_MAX: usize = 4;
+
+/// A pool that has its state and its addresses, and serves nobody yet.
+pub struct Opened {
+    shared: Shared,
+    key: Arc<KeyPair>,
+    sockets: Sockets,
+    threads: Vec<std::thread::JoinHandle<anyhow::Result<()>>>,
+    options: ServeOptions,
+    socket_path: PathBuf,
+    _lock: StateLock,
+}
+
+struct Sockets {
+    local: StdUnixListener,
+    network: Option<StdTcpListener>,
+}
+
+/// What a pool says of itself when it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    /// Its name.
+    pub name: String,
+    /// Its state directory.
+    pub state: PathBuf,
+    /// Where it listens.
+    pub listening: Option<String>,
+    /// Its key.
+    pub fingerprint: crate::core::id::Fingerprint,
+}
+
+/// Takes a pool's lock, state and addresses, and starts its threads.
+///
+/// # Errors
+/// When another process has the state, the state is damaged, or an address is in use.
+pub fn open(options: ServeOptions) -> anyhow::Result<Opened> {
+    let root = StateRoot::find(&place::Surroundings::of_process(options.state.clone()))?;
+    let name = options.name.clone().unwrap_or_else(place::private_pool_name);
+    if !StateRoot::allows_pool(&name) {
+        anyhow::bail!("a pool cannot be named \"{name}\"");
+    }
+    let state = root.pool(&name);
+    let lock = StateLock::acquire(&state)?;
+    let key = Arc::new(KeyPair::load_or_create(&state.join("key"))?);
+    let socket_path = place::socket_path(&state);
+    place::prepare_socket(&socket_path)?;
+    let network = options.listen.as_deref().map(bind).transpose()?;
+    let listening = network.as_ref().and_then(|listener| listener.local_addr().ok()).map(|at| at.to_string());
+    let info = PoolInfo {
+        name: name.as_str().to_owned(),
+        fingerprint: key.fingerprint(),
+        state: state.clone(),
+        boot_id: facts::boot_id(),
+        uid: facts::uid(),
+        owner: facts::user(),
+        listening: listening.clone(),
+        since: clock::wall(),
+    };
+    let (shared, threads) = start_threads(&options, info)?;
+    let local = {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let _guard = runtime.enter();
+        let listener = listen::listen_local(&socket_path)
+            .with_context(|| format!("cannot listen on {}", socket_path.display()))?;
+        listener.into_std()?
+    };
+    Endpoint { listen: listening, socket: socket_path.clone() }.write(&state)?;
+    Ok(Opened {
+        shared,
+        key,
+        sockets: Sockets { local, network },
+        threads,
+        options,
+        socket_path,
+        _lock: lock,
+    })
+}
+
+impl Opened {
+    /// What it says of itself.
+    pub fn serving(&self) -> Serving {
+        let info = &self.shared.info;
+        Serving {
+            name: info.name.clone(),
+            state: info.state.clone(),
+            listening: info.listening.clone(),
+            fingerprint: info.fingerprint,
+        }
+    }
+
+    /// Serves until somebody ends it.
+    ///
+    /// # Errors
+    /// When a commit failed: what was shown is durable, what was not may be lost.
+    pub fn serve(self) -> anyhow::Result<()> {
+        let Self { shared, key, sockets, mut threads, options, socket_path, _lock } = self;
+        let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
+        for n in 0..shards {
+            let (shared, key, sockets) = (shared.clone(), Arc::clone(&key), sockets.try_clone()?);
+            threads.push(thread(&format!("net-{n}"), move || run_shard(shared, &key, sockets))?);
+        }
+        drop(sockets);
+        let stop = Arc::clone(&shared.stop);
+        let waiter = shared.clone();
+        let idle_after = (options.mode == Mode::Background).then_some(options.timing.idle_exit);
+        Builder::new_current_thread().enable_all().build()?.block_on(async move {
+            tokio::select! {
+                _ = waiter.stopping() => {}
+                () = signalled() => waiter.stop(Stop::Asked),
+                () = nobody_needs_it(&waiter, idle_after) => waiter.stop(Stop::Idle),
+            }
+        });
+        drop((shared, stop));
+        let mut failed = None;
+        for thread in threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failed = failed.or(Some(error)),
+                Err(_) => failed = failed.or(Some(anyhow::anyhow!("a thread of the pool panicked"))),
+            }
+        }
+        // The lock is still ours, so the socket is.
+        let _ = std::fs::remove_file(socket_path);
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Sockets {
+    fn try_clone(&self) -> std::io::Result<Self> {
+        let network = self.network.as_ref().map(StdTcpListener::try_clone).transpose()?;
+        Ok(Self { local: self.local.try_clone()?, network })
+    }
+}
+
+/// Loads the state, and starts the threads of core, store and output.
+#[allow(clippy::type_complexity)]
+fn start_threads(
+    options: &ServeOptions,
+    info: PoolInfo,
+) -> anyhow::Result<(Shared, Vec<std::thread::JoinHandle<anyhow::Result<()>>>)> {
+    let state = info.state.clone();
+    let mut store = SqliteStore::open(&state)?;
+    let epoch = store.acquire()?;
+    let host = Host { boot_id: info.boot_id.clone(), uid: info.uid, owner: info.owner.clone() };
+    let mut pool = Pool::new(options.timing, host);
+    store::replay(&mut store, &mut pool, clock::boottime())?;
+    pool.start(clock::now(), epoch);
+    let identities: Identities = Arc::new(RwLock::new(pool.identities().collect::<HashMap<_, _>>()));
+    let peers = Peers::default();
+    let (commits, waiting) = std::sync::mpsc::channel();
+    let (driver, handle) = Driver::new(pool, commits, peers.clone(), Arc::clone(&identities));
+    let (writer, reader) = OutputWriter::open(&state.join("output"), options.output_limit)?;
+    let (output, output_handle) = output_loop(writer, reader);
+    let (stop, _) = watch::channel(Stop::No);
+    let stop = Arc::new(stop);
+    let (stop_core, stop_output) = (Arc::clone(&stop), Arc::clone(&stop));
+    let threads = vec![
+        thread("store", move || {
+            driver::run_store(Box::new(store), epoch, &waiting);
+            Ok(())
+        })?,
+        thread("core", move || {
+            let ended = Builder::new_current_thread().enable_time().build()?.block_on(driver.run());
+            // Whatever ended it: without the core there is no pool.
+            stop_core.send_replace(Stop::Asked);
+            Ok(ended?)
+        })?,
+        thread("output", move || {
+            let ended = Builder::new_current_thread().build()?.block_on(output.run());
+            stop_output.send_replace(Stop::Asked);
+            Ok(ended?)
+        })?,
+    ];
+    let shared = make_shared(handle, peers, identities, output_handle, (info, options, stop));
+    Ok((shared, threads))
+}
+
+fn make_shared(
+    pool: PoolHandle,
+    peers: Peers,
+    identities: Identities,
+    output: OutputHandle,
+    rest: (PoolInfo, &ServeOptions, Arc<watch::Sender<Stop>>),
+) -> Shared {
+    let (info, options, stop) = rest;
+    Shared {
+        pool,
+        peers,
+        identities,
+        output,
+        info: Arc::new(info),
+        timing: options.timing,
+        stop,
+        clients: Arc::new(AtomicUsize::new(0)),
+        last_connection: Arc::new(AtomicU64::new(0)),
+    }
+}
+
+fn run_shard(shared: Shared, key: &KeyPair, sockets: Sockets) -> anyhow::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let history = SqliteStore::history(&shared.info.state)?;
+    tokio::task::LocalSet::new().block_on(&runtime, async move {
+        sockets.local.set_nonblocking(true)?;
+        let network = match sockets.network {
+            None => None,
+            Some(listener) => {
+                listener.set_nonblocking(true)?;
+                let identities = Arc::clone(&shared.identities);
+                let admits = Arc::new(move |key: &crate::core::id::Fingerprint| {
+                    identities.read().is_ok_and(|identities| identities.contains_key(key))
+                });
+                Some((TcpListener::from_std(listener)?, Door::new(key, admits, shared.timing)?))
+            }
+        };
+        let listeners = Listeners { local: Some(UnixListener::from_std(sockets.local)?), network };
+        shard::run(Local::new(shared, history), listeners).await;
+        Ok(())
+    })
+}
+
+fn bind(address: &str) -> anyhow::Result<StdTcpListener> {
+    StdTcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+fn thread(
+    name: &str,
+    body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<anyhow::Result<()>>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Waits until for so long no client was connected and no job unfinished.
+async fn nobody_needs_it(shared: &Shared, after: Option<std::time::Duration>) {
+    let Some(after) = after else { return std::future::pending().await };
+    let mut idle_since = clock::boottime();
+    loop {
+        tokio::time::sleep(after / 20).await;
+        let idle = shared.pool.update(|pool, _| pool.is_idle()).await.unwrap_or(true);
+        if !idle || shared.clients.load(Ordering::Relaxed) > 0 {
+            idle_since = clock::boottime();
+        } else if clock::boottime().since(idle_since) >= after {
+            return;
+        }
+    }
+}

@@ -70,6 +70,16 @@ impl ExecutorReceiver {
     }
 }
 
+impl ExecutorReceiver {
+    /// The next thing that it has said already.
+    pub fn try_next(&mut self) -> Option<FromExecutor> {
+        let (body, length) = wire::next_frame(&self.inbox[self.taken..]).ok()??;
+        let word = wire::decode_from(body).ok()?;
+        self.taken += length;
+        Some(word)
+    }
+}
+
 impl Drop for ExecutorReceiver {
     fn drop(&mut self) {
         self.writer.abort();
@@ -123,6 +133,7 @@ async fn start(options: &ExecutorOptions) -> anyhow::Result<()> {
     }
     let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
     let mut process = tokio::process::Command::new("/proc/self/exe")
+        .arg0("clusterctl")
         .arg("executor")
         .arg("--directory")
         .arg(&options.directory)

@@ -40,11 +40,6 @@ pub fn uid() -> u32 {
     Uid::current().as_raw()
 }
 
-/// The home directory that the user database gives this process's user.
-pub fn home() -> Option<std::path::PathBuf> {
-    User::from_uid(Uid::current()).ok().flatten().map(|user| user.dir).filter(|dir| dir.is_absolute())
-}
-
 /// Labels that a worker finds by itself: os, arch, hostname, cpus, memory (GiB, rounded), kernel.
 pub fn labels() -> Labels {
     let memory_gib = memory_bytes().div_ceil(1 << 30);

@@ -27,7 +27,7 @@ pub struct Hello {
 impl Hello {
     /// What this program says.
     pub fn ours() -> Self {
-        Self { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR, build: crate::build() }
+        Self { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR, build: crate::build().to_owned() }
     }
 
     /// Which side has to be upgraded, seen from the one that was called (`them` called `us`).

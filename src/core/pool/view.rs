@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::core::id::{JobId, WorkerId};
+use crate::core::id::{JobId, JobNonce, WorkerId};
 use crate::core::limits;
 use crate::core::range::RangeSet;
 use crate::core::record::{JobEnded, TaskEnded};
@@ -44,6 +44,8 @@ pub struct WorkerPage {
 pub struct WatchStart {
     /// Names the watching; given back with `unwatch`.
     pub watcher: WatcherId,
+    /// Part of the fences of its attempts.
+    pub nonce: JobNonce,
     /// The job.
     pub info: JobInfo,
     /// Tasks at workers.
@@ -158,11 +160,12 @@ impl Pool {
         for &index in job.active.keys() {
             over.remove(index);
         }
+        let nonce = job.submission.nonce;
         self.last_watcher.0 += 1;
         let watcher = self.last_watcher;
         self.watchers.entry(watcher).or_default().insert(id);
         self.jobs.get_mut(&id).expect("the job was just found").watchers.insert(watcher);
-        Some(WatchStart { watcher, info, active, over })
+        Some(WatchStart { watcher, nonce, info, active, over })
     }
 
     /// Ends a watching.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::sys::epoll::EpollFlags;
@@ -86,6 +87,7 @@ impl Executor {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // The very program that runs now, whatever has been installed since.
         let process = Command::new("/proc/self/exe")
+            .arg0("clusterctl")
             .arg("keeper")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

@@ -1,0 +1,182 @@
+//! `context`: the pools that this user knows.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::super::context::{Config, Context};
+use super::super::error::Failure;
+use super::super::{Format, Manner, render};
+use crate::core::access::Role;
+use crate::core::id::Name;
+use crate::core::pool::NameChoice;
+use crate::core::timing::Timing;
+use crate::net::dial::DialError;
+use crate::net::enrol::{EnrolError, enrol};
+use crate::net::key::KeyPair;
+use crate::net::token::Token;
+use crate::process::facts;
+use crate::store::place::StateRoot;
+
+/// What can be done with contexts.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ContextAction {
+    /// Get to know a pool by a token of it, and use it from now on
+    Add {
+        /// As it is called here
+        name: Name,
+        /// Where it is, as head:7700
+        address: String,
+        /// A client's token: the word itself, - for standard input, or @FILE
+        #[arg(long, env = "CLUSTERCTL_TOKEN", hide_env_values = true)]
+        token: String,
+        /// The name by which the pool is to know this key
+        #[arg(long = "as", value_name = "NAME")]
+        wished: Option<Name>,
+    },
+    /// Use this pool from now on; `local` for the private one
+    Use {
+        /// The context
+        name: String,
+    },
+    /// List them
+    List,
+}
+
+/// Adds, chooses or lists contexts.
+///
+/// # Errors
+/// When a pool refuses the token, or there is no such context.
+pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -> Result<u8, Failure> {
+    match action {
+        ContextAction::Add { name, address, token, wished } => {
+            add(root, name, address, &read_token(token)?, wished.as_ref()).await?;
+        }
+        ContextAction::Use { name } => {
+            let mut config = Config::load()?;
+            if name == "local" {
+                config.current = None;
+            } else if config.contexts.contains_key(name) {
+                config.current = Some(name.clone());
+            } else {
+                return Err(Failure::new("no-such-context", format!("no context \"{name}\""))
+                    .hint("clusterctl context list"));
+            }
+            config.save()?;
+            println!("now using {name}");
+        }
+        ContextAction::List => list(&Config::load()?, manner),
+    }
+    Ok(0)
+}
+
+/// A token as it is given: itself, from standard input, or from a file.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn read_token(text: &str) -> Result<Token, Failure> {
+    let text = match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| Failure::new("input-missing", format!("cannot read {path}: {error}")))?,
+        None if text == "-" => std::io::read_to_string(std::io::stdin())?,
+        None => text.to_owned(),
+    };
+    text.parse().map_err(|bad| Failure::new("auth-token-invalid", bad))
+}
+
+async fn add(
+    root: &StateRoot,
+    name: &Name,
+    address: &str,
+    token: &Token,
+    wished: Option<&Name>,
+) -> Result<(), Failure> {
+    if token.role != Role::Client {
+        return Err(Failure::new(
+            "auth-token-wrong-role",
+            "this token is for a worker; a client needs one made with --client",
+        )
+        .hint("on the pool's machine: clusterctl token create --client"));
+    }
+    let key = KeyPair::load_or_create(&root.client().join("key"))
+        .map_err(|error| Failure::new("key-file", error))?;
+    let default = Name::from_any(&facts::user());
+    let wish = match wished {
+        Some(name) => (name, NameChoice::Given),
+        None => (&default, NameChoice::Default),
+    };
+    let enrolled = enrol(address, &key, token, wish, &Timing::default())
+        .await
+        .map_err(|error| failure(error, address, token))?;
+    let mut config = Config::load()?;
+    let key = data_encoding::HEXLOWER.encode(&enrolled.pool_key.0);
+    let context = Context { address: Some(address.to_owned()), key: Some(key), state: None };
+    config.contexts.insert(name.as_str().to_owned(), context);
+    config.current = Some(name.as_str().to_owned());
+    config.save()?;
+    println!(
+        "pool \"{}\" knows this user as {} (owner {}); now using {name}",
+        enrolled.pool, enrolled.name, enrolled.owner
+    );
+    Ok(())
+}
+
+fn failure(error: EnrolError, address: &str, token: &Token) -> Failure {
+    match error {
+        EnrolError::Refused(why, text) => Failure::new(why.code(), text)
+            .fact("pool", address)
+            .hint("on the pool's machine: clusterctl token create --client"),
+        EnrolError::Dial(DialError::OtherKey { presented }) => {
+            Failure::new("key-mismatch", format!("{address} is not the pool this token is for"))
+                .fact("expected", format!("sha256:{}…", data_encoding::HEXLOWER.encode(&token.pool)))
+                .fact("presented", presented)
+        }
+        error => Failure::new("unreachable", format!("cannot reach {address}: {error}")),
+    }
+}
+
+/// Remembers a pool of this user on this machine; it becomes the current one if there was none.
+///
+/// # Errors
+/// When the configuration cannot be written.
+pub fn remember_local(name: &Name, state: PathBuf) -> Result<(), Failure> {
+    let mut config = Config::load()?;
+    let context = Context { address: None, key: None, state: Some(state) };
+    let known = config.contexts.insert(name.as_str().to_owned(), context.clone());
+    let first = config.current.is_none();
+    if first {
+        config.current = Some(name.as_str().to_owned());
+    }
+    if first || known != Some(context) { config.save() } else { Ok(()) }
+}
+
+fn list(config: &Config, manner: Manner) {
+    let rows: Vec<(String, String, bool)> = std::iter::once((
+        "local".to_owned(),
+        "the private pool on this machine".to_owned(),
+        config.current.is_none(),
+    ))
+    .chain(config.contexts.iter().map(|(name, context)| {
+        let place = context
+            .address
+            .clone()
+            .or_else(|| context.state.as_ref().map(|state| state.display().to_string()));
+        (name.clone(), place.unwrap_or_default(), config.current.as_ref() == Some(name))
+    }))
+    .collect();
+    match manner.format {
+        Format::Human => {
+            let rows = rows.into_iter().map(|(name, place, current)| {
+                vec![if current { "*".to_owned() } else { String::new() }, name, place]
+            });
+            print!("{}", render::table(&["", "NAME", "POOL"], rows.collect()));
+        }
+        Format::Json | Format::Ndjson => {
+            let rows: Vec<_> = rows
+                .into_iter()
+                .map(|(name, place, current)| serde_json::json!({"v": 1, "name": name, "pool": place, "current": current}))
+                .collect();
+            println!("{}", serde_json::Value::from(rows));
+        }
+    }
+}

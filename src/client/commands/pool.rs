@@ -1,0 +1,105 @@
+//! `pool status` and `pool stop`.
+
+use super::super::connection::{Session, Target};
+use super::super::error::Failure;
+use super::super::{Format, Manner, private_pool, render};
+use crate::core::view::PoolStatus;
+use crate::net::dial;
+use crate::process::clock;
+use crate::schema::pool_capnp::StopReason;
+use crate::store::place;
+use crate::wire;
+
+/// Which pool this is, where its state lies, since when.
+///
+/// # Errors
+/// When it does not run.
+pub async fn status(session: &mut Session, manner: Manner) -> Result<u8, Failure> {
+    running(session).await?;
+    let status = ask(session).await?;
+    match manner.format {
+        Format::Human => print!("{}", text(&status)),
+        Format::Json | Format::Ndjson => println!(
+            "{}",
+            serde_json::json!({
+                "v": 1, "name": status.name, "pid": status.pid, "state": status.state, "listening": status.listening,
+                "since": render::rfc3339(status.since), "workers": status.workers, "silent": status.silent,
+                "slots": status.slots, "used": status.used, "queued": status.queued, "running": status.running,
+                "unknown": status.unknown, "build": status.build, "output_bytes": status.output_bytes,
+                "output_limit_bytes": status.output_limit_bytes, "key": status.fingerprint.to_string(),
+            })
+        ),
+    }
+    Ok(0)
+}
+
+/// The pool as a whole.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn ask(session: &mut Session) -> Result<PoolStatus, Failure> {
+    let pool = session.pool().await?;
+    let answer = pool.status_request().send().promise.await?;
+    Ok(wire::status::read(answer.get()?.get_status()?)?)
+}
+
+/// Ends the pool; jobs at workers go on.
+///
+/// # Errors
+/// When it does not run.
+pub async fn stop(session: &mut Session) -> Result<u8, Failure> {
+    running(session).await?;
+    let admin = session.admin().await?;
+    let mut request = admin.stop_request();
+    request.get().set_why(StopReason::Asked);
+    let answer = request.send().promise.await?;
+    let (running, queued) = (answer.get()?.get_running(), answer.get()?.get_queued());
+    if let Some(mut gone) = session.gone() {
+        // It says goodbye within 5 s; we wait for that, so that the next command finds it gone.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), gone.wait_for(|gone| *gone)).await;
+    }
+    println!("pool \"{}\" stopped", session.target().name());
+    if running + queued > 0 {
+        println!(
+            "  {running} running go on at their workers, {queued} queued wait for the pool to come back"
+        );
+    }
+    Ok(0)
+}
+
+/// Neither question starts a private pool that is not running.
+async fn running(session: &Session) -> Result<(), Failure> {
+    if *session.target() != Target::Private {
+        return Ok(());
+    }
+    let state = private_pool::state_directory(session.root());
+    match dial::dial_local(&place::socket_path(&state)).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::new("unreachable", "the private pool is not running")
+            .fact("state", state.display())
+            .hint("clusterctl")),
+    }
+}
+
+fn text(status: &PoolStatus) -> String {
+    let up = render::duration(render::between(status.since, clock::wall()));
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let silent = if status.silent > 0 { format!(", {} silent", status.silent) } else { String::new() };
+    format!(
+        "pool \"{}\": up {up}, pid {}\n  state     {}\n  listening {}\n  key       {}\n  workers   {}{silent}, {} of {} slots in use\n  tasks     {} queued, {} running, {} unknown\n  output    {} of {}\n  program   {}\n",
+        status.name,
+        status.pid,
+        status.state,
+        status.listening.as_deref().unwrap_or("on its socket only"),
+        status.fingerprint,
+        status.workers,
+        status.used,
+        status.slots,
+        status.queued,
+        status.running,
+        status.unknown,
+        mib(status.output_bytes),
+        mib(status.output_limit_bytes),
+        status.build,
+    )
+}

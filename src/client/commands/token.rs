@@ -1,0 +1,165 @@
+//! `token`: letting workers and clients in.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::super::connection::Session;
+use super::super::error::Failure;
+use super::super::{Format, Manner, Verbosity, render};
+use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
+use crate::core::id::Name;
+use crate::core::label::parse_label;
+use crate::process::clock;
+use crate::wire;
+
+/// What can be done with tokens.
+#[derive(Subcommand, Clone, Debug)]
+pub enum TokenAction {
+    /// Make one; it is shown here and never again
+    Create(CreateArgs),
+    /// List them, without their secrets
+    List,
+    /// Let nobody in by it any longer
+    Revoke {
+        /// Its id, as `token list` shows it
+        id: u64,
+    },
+}
+
+/// `token create`.
+#[derive(Args, Clone, Debug)]
+pub struct CreateArgs {
+    /// For a worker
+    #[arg(long, conflicts_with = "client", required_unless_present = "client")]
+    pub worker: bool,
+    /// For a client: a person or a script
+    #[arg(long)]
+    pub client: bool,
+    /// The name that it gives
+    #[arg(long)]
+    pub name: Option<Name>,
+    /// Whose jobs a client submits and sees
+    #[arg(long, requires = "client")]
+    pub owner: Option<Name>,
+    /// A label that a worker gets (may be repeated)
+    #[arg(long, value_name = "K=V", requires = "worker")]
+    pub label: Vec<String>,
+    /// How many it lets in
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: u32,
+    /// How long it counts, at most 24h
+    #[arg(long, default_value = "1h")]
+    pub ttl: String,
+}
+
+/// Makes, lists or revokes tokens.
+///
+/// # Errors
+/// When it is not the caller's own pool, or the pool refuses.
+pub async fn token(session: &mut Session, action: &TokenAction, manner: Manner) -> Result<u8, Failure> {
+    match action {
+        TokenAction::Create(args) => {
+            let (token, info) = create(session, &wish(args)?).await?;
+            match manner.format {
+                Format::Human => println!("{token}"),
+                Format::Json | Format::Ndjson => println!(
+                    "{}",
+                    serde_json::json!({"v": 1, "id": info.id.0, "token": token, "expires": render::rfc3339(info.expires)})
+                ),
+            }
+        }
+        TokenAction::List => {
+            let admin = session.admin().await?;
+            let answer = admin.tokens_request().send().promise.await?;
+            let tokens = answer.get()?.get_tokens()?;
+            let tokens = tokens.iter().map(wire::token::read_info).collect::<Result<Vec<_>, _>>()?;
+            list(&tokens, manner);
+        }
+        TokenAction::Revoke { id } => {
+            let admin = session.admin().await?;
+            let mut request = admin.revoke_token_request();
+            request.get().set_id(*id);
+            let answer = request.send().promise.await?;
+            if answer.get()?.has_refused() {
+                return Err(wire::refusal::read(answer.get()?.get_refused()?)?.into());
+            }
+            println!("revoked token {id}");
+        }
+    }
+    Ok(0)
+}
+
+fn wish(args: &CreateArgs) -> Result<TokenWish, Failure> {
+    let usage = |error: String| Failure::new("usage", error);
+    let ttl: jiff::SignedDuration =
+        args.ttl.parse().map_err(|_| usage(format!("\"{}\" is no time; write 1h or 30m", args.ttl)))?;
+    let labels = args.label.iter().map(|text| parse_label(text).map_err(|bad| usage(bad.to_string())));
+    Ok(TokenWish {
+        role: if args.worker { Role::Worker } else { Role::Client },
+        name: args.name.clone(),
+        owner: args.owner.clone(),
+        labels: labels.collect::<Result<_, _>>()?,
+        uses: Some(args.uses),
+        ttl: Duration::try_from(ttl).map_err(|_| usage("a time cannot be negative".to_owned()))?,
+    })
+}
+
+/// Makes a token.
+///
+/// # Errors
+/// When it is not the caller's own pool, or the pool refuses.
+pub async fn create(session: &mut Session, wish: &TokenWish) -> Result<(String, TokenInfo), Failure> {
+    let admin = session.admin().await?;
+    let mut request = admin.create_token_request();
+    wire::token::write_wish(wish, request.get().init_wish());
+    let answer = request.send().promise.await?;
+    let answer = answer.get()?;
+    if answer.has_refused() {
+        return Err(wire::refusal::read(answer.get_refused()?)?.into());
+    }
+    let token = answer.get_token()?.to_str().map_err(wire::WireError::from)?.to_owned();
+    Ok((token, wire::token::read_info(answer.get_info()?)?))
+}
+
+fn list(tokens: &[TokenInfo], manner: Manner) {
+    let role = |role| match role {
+        Role::Worker => "worker",
+        Role::Client => "client",
+    };
+    let state = |state| match state {
+        TokenState::Valid => "valid",
+        TokenState::Spent => "spent",
+        TokenState::Expired => "expired",
+        TokenState::Revoked => "revoked",
+    };
+    let json = |token: &TokenInfo| {
+        serde_json::json!({
+            "v": 1, "id": token.id.0, "role": role(token.role), "state": state(token.state), "name": token.name,
+            "uses_left": token.uses_left, "expires": render::rfc3339(token.expires),
+        })
+    };
+    match (manner.format, manner.verbosity) {
+        (Format::Human, Verbosity::Quiet) => tokens.iter().for_each(|token| println!("{}", token.id)),
+        (Format::Human, Verbosity::Normal) => {
+            let now = clock::wall();
+            let row = |token: &TokenInfo| {
+                let left = render::duration(render::between(now, token.expires));
+                vec![
+                    token.id.to_string(),
+                    role(token.role).to_owned(),
+                    state(token.state).to_owned(),
+                    token.uses_left.map_or("any".to_owned(), |uses| uses.to_string()),
+                    if token.state == TokenState::Valid { left } else { "-".to_owned() },
+                    token.name.clone().unwrap_or_default(),
+                ]
+            };
+            let header = ["ID", "ROLE", "STATE", "USES LEFT", "EXPIRES IN", "NAME"];
+            print!("{}", render::table(&header, tokens.iter().map(row).collect()));
+        }
+        (Format::Json, _) => {
+            println!("{}", serde_json::Value::from(tokens.iter().map(json).collect::<Vec<_>>()))
+        }
+        (Format::Ndjson, _) => tokens.iter().for_each(|token| println!("{}", json(token))),
+    }
+}

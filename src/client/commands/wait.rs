@@ -1,0 +1,103 @@
+//! `wait`: until jobs have ended.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::super::connection::Session;
+use super::super::error::Failure;
+use super::super::selector::Recent;
+use super::super::{Format, Manner, render};
+use super::select;
+use crate::wire;
+
+/// `wait`.
+#[derive(Args, Clone, Debug)]
+pub struct WaitArgs {
+    /// Give up after this time
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Jobs, as 42, 1-5,8, last
+    #[arg(required = true)]
+    pub ids: Vec<String>,
+}
+
+/// Waits; the exit code is the job's, or of several whether one of them failed.
+///
+/// # Errors
+/// When there is no such job.
+pub async fn wait(
+    session: &mut Session,
+    args: &WaitArgs,
+    recent: Recent,
+    manner: Manner,
+) -> Result<u8, Failure> {
+    let timeout = match &args.timeout {
+        None => None,
+        Some(text) => {
+            let signed: jiff::SignedDuration = text
+                .parse()
+                .map_err(|_| Failure::new("usage", format!("\"{text}\" is no time; write 90s or 10m")))?;
+            Some(Duration::try_from(signed).map_err(|_| Failure::new("usage", "a time cannot be negative"))?)
+        }
+    };
+    let all = wait_all(session, args, recent, manner);
+    match timeout {
+        None => all.await,
+        Some(timeout) => match tokio::time::timeout(timeout, all).await {
+            Ok(result) => result,
+            Err(_) => {
+                eprintln!("still running after {}", render::duration(timeout));
+                Ok(124)
+            }
+        },
+    }
+}
+
+async fn wait_all(
+    session: &mut Session,
+    args: &WaitArgs,
+    recent: Recent,
+    manner: Manner,
+) -> Result<u8, Failure> {
+    let mut open: Vec<u64> = select(session, &args.ids, recent).await?.iter().map(|one| one.job.0).collect();
+    open.sort_unstable();
+    open.dedup();
+    let single = open.len() == 1;
+    let mut code = 0;
+    while !open.is_empty() {
+        let pool = session.pool().await?;
+        let mut request = pool.wait_request();
+        let asked = &open[..open.len().min(1000)];
+        let mut ids = request.get().init_ids(wire::text::count(asked));
+        for (n, id) in (0..).zip(asked) {
+            ids.set(n, *id);
+        }
+        let answer = match request.send().promise.await {
+            Err(error) if error.kind == capnp::ErrorKind::Disconnected => {
+                session.disconnect();
+                continue;
+            }
+            other => other?,
+        };
+        let answer = answer.get()?;
+        if let Some(id) = answer.get_unknown()?.iter().next() {
+            let failure = Failure::new("no-such-job", format!("no job {id}")).hint("clusterctl jobs --all");
+            return Err(Failure { exit: 125, ..failure });
+        }
+        for info in answer.get_ended()? {
+            let info = wire::job::read_info(info)?;
+            open.retain(|id| *id != info.id.0);
+            let own = render::job_exit_code(&info);
+            code = if single { own } else { code.max(u8::from(own != 0)) };
+            match manner.format {
+                Format::Human if manner.speaks() && !single => {
+                    eprintln!("{} {}", info.id, info.counts.state().as_str());
+                }
+                Format::Human => {}
+                Format::Json | Format::Ndjson => println!("{}", render::job_json(&info)),
+            }
+        }
+    }
+    Ok(code)
+}

@@ -1,0 +1,136 @@
+//! `workers`: who is there.
+
+use clap::{Args, Subcommand};
+
+use super::super::connection::Session;
+use super::super::error::Failure;
+use super::super::{Format, Manner, Verbosity, render};
+use crate::core::view::{WorkerInfo, WorkerState};
+use crate::wire;
+
+/// `workers`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct WorkersArgs {
+    /// What to do; nothing: list them
+    #[command(subcommand)]
+    pub action: Option<WorkersAction>,
+}
+
+/// What can be done with workers.
+#[derive(Subcommand, Clone, Debug)]
+pub enum WorkersAction {
+    /// Show one in full
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Forget one for good: what it still has is lost, and its key is not let in again
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Lists, shows or removes workers.
+///
+/// # Errors
+/// When there is no such worker.
+pub async fn workers(session: &mut Session, args: &WorkersArgs, manner: Manner) -> Result<u8, Failure> {
+    match &args.action {
+        None => show_all(&all(session).await?, manner),
+        Some(WorkersAction::Show { name }) => {
+            let workers = all(session).await?;
+            let worker = workers.iter().find(|worker| worker.name == *name);
+            show_one(worker.ok_or_else(|| {
+                Failure::new("no-such-worker", format!("no worker \"{name}\"")).hint("clusterctl workers")
+            })?);
+        }
+        Some(WorkersAction::Remove { name }) => {
+            let admin = session.admin().await?;
+            let mut request = admin.remove_worker_request();
+            request.get().set_name(name.as_str());
+            let answer = request.send().promise.await?;
+            let answer = answer.get()?;
+            if answer.has_refused() {
+                return Err(wire::refusal::read(answer.get_refused()?)?.into());
+            }
+            println!("removed {name}, with {} running", answer.get_lost());
+        }
+    }
+    Ok(0)
+}
+
+/// All workers, by name.
+pub(crate) async fn all(session: &mut Session) -> Result<Vec<WorkerInfo>, Failure> {
+    let pool = session.pool().await?;
+    let mut workers: Vec<WorkerInfo> = Vec::new();
+    loop {
+        let mut request = pool.workers_request();
+        request.get().set_after(workers.last().map_or("", |last| last.name.as_str()));
+        request.get().set_limit(1000);
+        let answer = request.send().promise.await?;
+        let answer = answer.get()?;
+        for worker in answer.get_workers()? {
+            workers.push(wire::worker::read_info(worker)?);
+        }
+        if !answer.get_more() {
+            return Ok(workers);
+        }
+    }
+}
+
+fn show_all(workers: &[WorkerInfo], manner: Manner) {
+    match (manner.format, manner.verbosity) {
+        (Format::Human, Verbosity::Quiet) => workers.iter().for_each(|worker| println!("{}", worker.name)),
+        (Format::Human, Verbosity::Normal) if workers.is_empty() => {
+            println!("no workers; join one with: clusterctl worker join HOST:PORT --token …");
+        }
+        (Format::Human, Verbosity::Normal) => {
+            print!("{}", render::workers(workers));
+            for worker in workers.iter().filter(|worker| worker.state == WorkerState::Silent) {
+                eprintln!(
+                    "{} is silent. Forget it with: clusterctl workers remove {}",
+                    worker.name, worker.name
+                );
+            }
+        }
+        (Format::Json, _) => {
+            println!("{}", serde_json::Value::from(workers.iter().map(json).collect::<Vec<_>>()));
+        }
+        (Format::Ndjson, _) => workers.iter().for_each(|worker| println!("{}", json(worker))),
+    }
+}
+
+fn show_one(worker: &WorkerInfo) {
+    println!("worker {}: {}", worker.name, worker.state.as_str());
+    println!("  slots      {} of {} in use", worker.used, worker.slots);
+    println!("  memory     {:.1} GiB", worker.memory_bytes as f64 / f64::from(1 << 30));
+    println!("  joined     {}", render::rfc3339(worker.joined));
+    for (key, value) in &worker.labels {
+        println!("  label      {}", render::plain(format!("{key}={value}").as_bytes(), 400));
+    }
+    if let Some(owner) = &worker.only_owner {
+        println!("  takes      only {owner}'s jobs (--trust-submitters lifts that)");
+    }
+    if let Some(key) = worker.fingerprint {
+        println!("  key        {key}");
+    }
+    for task in &worker.tasks {
+        println!("  holds      {task}");
+    }
+}
+
+fn json(worker: &WorkerInfo) -> serde_json::Value {
+    serde_json::json!({
+        "v": 1,
+        "name": worker.name,
+        "state": worker.state.as_str(),
+        "slots": worker.slots,
+        "used": worker.used,
+        "labels": worker.labels,
+        "memory_bytes": worker.memory_bytes,
+        "seen_s": worker.seen.map(|seen| seen.as_secs_f64()),
+        "only_owner": worker.only_owner,
+        "joined": render::rfc3339(worker.joined),
+    })
+}

@@ -1,0 +1,300 @@
+//! A connection to the pool that is meant, found again when it is lost.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::context::{Config, Context};
+use super::error::Failure;
+use super::private_pool;
+use crate::core::id::Name;
+use crate::core::timing::Timing;
+use crate::net::connection::{self, Link};
+use crate::net::dial::{self, DialError};
+use crate::net::key::KeyPair;
+use crate::net::tls::Expected;
+use crate::process::clock;
+use crate::schema::pool_capnp::{admin, client_door, pool};
+use crate::store::place::{self, StateRoot, Surroundings};
+use crate::wire;
+
+/// A pool that is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// This user's own on this machine, started when need be.
+    Private,
+    /// A pool of this user on this machine, by its state.
+    Local(String, PathBuf),
+    /// One that a context knows: its name, and the context.
+    Remote(String, Context),
+}
+
+/// Which pool a command is for, and how it is reached.
+pub struct Session {
+    target: Target,
+    root: StateRoot,
+    timing: Timing,
+    live: Option<Live>,
+    /// Whether it was connected before: then a lost connection is waited for.
+    known: bool,
+}
+
+struct Live {
+    pool: pool::Client,
+    admin: Option<admin::Client>,
+    welcome: wire::hello::Welcome,
+    gone: watch::Receiver<bool>,
+    link: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.link.abort();
+    }
+}
+
+impl Target {
+    /// `--pool` or `CLUSTERCTL_POOL`, else the current context, else the private pool.
+    ///
+    /// # Errors
+    /// When nothing of that name is known.
+    pub fn choose(wanted: Option<&str>, root: &StateRoot) -> Result<Self, Failure> {
+        let config = Config::load()?;
+        let name = match wanted.or(config.current.as_deref()) {
+            None => return Ok(Target::Private),
+            Some("local") => return Ok(Target::Private),
+            Some(name) => name,
+        };
+        if let Some(context) = config.contexts.get(name) {
+            return Ok(match &context.state {
+                Some(state) => Target::Local(name.to_owned(), state.clone()),
+                None => Target::Remote(name.to_owned(), context.clone()),
+            });
+        }
+        if let Some((known, context)) =
+            config.contexts.iter().find(|(_, c)| c.address.as_deref() == Some(name))
+        {
+            return Ok(Target::Remote(known.clone(), context.clone()));
+        }
+        if let Ok(name) = Name::parse(name)
+            && root.pools().contains(&name)
+        {
+            return Ok(Target::Local(name.as_str().to_owned(), root.pool(&name)));
+        }
+        let known: Vec<&str> = config.contexts.keys().map(String::as_str).collect();
+        Err(Failure::new("no-such-context", format!("no pool \"{name}\" is configured"))
+            .fact("known", if known.is_empty() { "none".to_owned() } else { known.join(", ") })
+            .hint("clusterctl context add NAME HOST:PORT --token CCT1-c-…"))
+    }
+
+    /// As the prompt and errors call it.
+    pub fn name(&self) -> &str {
+        match self {
+            Target::Private => "local",
+            Target::Local(name, _) | Target::Remote(name, _) => name,
+        }
+    }
+}
+
+impl Session {
+    /// A session with the pool that is meant; it connects when it is first used.
+    ///
+    /// # Errors
+    /// When no such pool is known, or this user has no home.
+    pub fn new(wanted: Option<&str>, state: Option<PathBuf>) -> Result<Self, Failure> {
+        let root = StateRoot::find(&Surroundings::of_process(state))
+            .map_err(|error| Failure::new("no-home", error).hint("clusterctl --state DIR …"))?;
+        let target = Target::choose(wanted, &root)?;
+        Ok(Self { target, root, timing: Timing::default(), live: None, known: false })
+    }
+
+    /// Another session with the same pool.
+    pub fn of(target: Target, root: StateRoot) -> Self {
+        Self { target, root, timing: Timing::default(), live: None, known: true }
+    }
+
+    /// Which pool is meant.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// This user's state.
+    pub fn root(&self) -> &StateRoot {
+        &self.root
+    }
+
+    /// Whether it is connected now.
+    pub fn is_connected(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| !*live.gone.borrow())
+    }
+
+    /// The pool, connected. The first time a pool that does not answer is an error; later it is waited for.
+    ///
+    /// # Errors
+    /// As it could not be reached, or refuses us.
+    pub async fn pool(&mut self) -> Result<pool::Client, Failure> {
+        self.connect().await?;
+        Ok(self.live.as_ref().expect("it was just connected").pool.clone())
+    }
+
+    /// The pool as its own user's.
+    ///
+    /// # Errors
+    /// As for `pool`; or that it is not the caller's own pool on this machine.
+    pub async fn admin(&mut self) -> Result<admin::Client, Failure> {
+        self.connect().await?;
+        let admin = self.live.as_ref().and_then(|live| live.admin.clone());
+        admin.ok_or_else(|| {
+            Failure::new("auth-not-admin", "only the pool's own user, on the pool's machine, may do this")
+        })
+    }
+
+    /// What the pool said of itself.
+    pub fn welcome(&self) -> Option<&wire::hello::Welcome> {
+        self.live.as_ref().map(|live| &live.welcome)
+    }
+
+    /// Becomes true when the present connection is lost.
+    pub fn gone(&self) -> Option<watch::Receiver<bool>> {
+        self.live.as_ref().map(|live| live.gone.clone())
+    }
+
+    /// Lets go of the present connection.
+    pub fn disconnect(&mut self) {
+        self.live = None;
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        if self.is_connected() {
+            return Ok(());
+        }
+        self.live = None;
+        let mut attempts = 0;
+        loop {
+            match self.try_connect().await {
+                Ok(live) => {
+                    self.live = Some(live);
+                    self.known = true;
+                    return Ok(());
+                }
+                Err(failure) if self.known && failure.refusal.code == "unreachable" => {
+                    attempts += 1;
+                    tokio::time::sleep(pause(attempts)).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn try_connect(&self) -> Result<Live, Failure> {
+        let connection = match &self.target {
+            Target::Private => {
+                let socket = place::socket_path(&private_pool::state_directory(&self.root));
+                match dial::dial_local(&socket).await {
+                    Ok(connection) => connection,
+                    Err(_) => {
+                        private_pool::start(&self.root)?;
+                        dial::dial_local(&socket).await.map_err(|error| self.failure(error, "its socket"))?
+                    }
+                }
+            }
+            Target::Local(_, state) => dial::dial_local(&place::socket_path(state))
+                .await
+                .map_err(|error| self.failure(error, "its socket"))?,
+            Target::Remote(_, context) => {
+                let address = context.address.clone().unwrap_or_default();
+                let key = KeyPair::load_or_create(&self.root.client().join("key"))
+                    .map_err(|error| Failure::new("key-file", error))?;
+                let expected = context.fingerprint().ok_or_else(|| {
+                    Failure::new("config", format!("the context \"{}\" has no key", self.target.name()))
+                })?;
+                dial::dial(&address, &key, Expected::Key(expected), &self.timing)
+                    .await
+                    .map_err(|error| self.failure(error, &address))?
+            }
+        };
+        self.hello(connection).await
+    }
+
+    async fn hello(&self, connection: connection::Connection) -> Result<Live, Failure> {
+        let (door, link): (client_door::Client, Link) = connection::dialled(connection, clock::boottime);
+        let state = link.state();
+        let (went, gone) = watch::channel(false);
+        let link = tokio::task::spawn_local(async move {
+            if let Err(error) = link.run(std::future::pending()).await {
+                tracing::debug!(%error, "the connection ended");
+            }
+            went.send_replace(true);
+        });
+        let mut request = door.hello_request();
+        wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
+        let answer = match tokio::time::timeout(self.timing.handshake, request.send().promise).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) if state.denied() => {
+                return Err(Failure::new("auth-unknown-key", "the pool does not know this key")
+                    .hint("on the pool's machine: clusterctl token create --client"));
+            }
+            Ok(Err(error)) => {
+                return Err(self.failure(DialError::Unreachable { reason: error.to_string() }, "it"));
+            }
+            Err(_) => {
+                return Err(
+                    self.failure(DialError::Unreachable { reason: "it does not answer".to_owned() }, "it")
+                );
+            }
+        };
+        let answer = answer.get()?;
+        if answer.has_refused() {
+            return Err(wire::refusal::read(answer.get_refused()?)?.into());
+        }
+        let admin = answer.has_admin().then(|| answer.get_admin()).transpose()?;
+        let welcome = wire::hello::read_welcome(answer.get_welcome()?)?;
+        Ok(Live { pool: answer.get_pool()?, admin, welcome, gone, link })
+    }
+
+    fn failure(&self, error: DialError, address: &str) -> Failure {
+        let name = self.target.name();
+        match error {
+            DialError::Unreachable { reason } => {
+                let host = address.rsplit_once(':').map_or("the pool's machine", |(host, _)| host);
+                let place = if address.contains(':') { format!(" at {address}") } else { String::new() };
+                Failure::new("unreachable", format!("cannot reach pool \"{name}\"{place}: {reason}"))
+                    .hint(format!("is it running? on {host}: clusterctl pool status"))
+            }
+            DialError::OtherKey { presented } => {
+                let expected = match &self.target {
+                    Target::Remote(_, context) => context.fingerprint(),
+                    Target::Private | Target::Local(..) => None,
+                };
+                Failure::new("key-mismatch", format!("pool \"{name}\" presented a different key than before"))
+                    .fact("expected", expected.unwrap_or_default())
+                    .fact("presented", presented)
+                    .hint(format!(
+                        "if you reinstalled the pool: clusterctl context add {name} … with a new token"
+                    ))
+            }
+            error => Failure::new("unreachable", format!("cannot reach pool \"{name}\": {error}")),
+        }
+    }
+}
+
+/// Longer each time, at most 4 s.
+fn pause(attempts: u32) -> Duration {
+    let mut random = [0; 1];
+    // Without randomness all clients come at once, and no worse.
+    let _ = getrandom::fill(&mut random);
+    let longest = Duration::from_millis(50 * 2_u64.pow(attempts.min(6))).min(Duration::from_secs(4));
+    longest.mul_f64(0.5 + f64::from(random[0]) / 512.0)
+}
+
+/// Sixteen random bytes for a submit: sent again unchanged, they are the same job.
+///
+/// # Errors
+/// When there is no randomness.
+pub fn request_id() -> Result<[u8; 16], Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new("internal", format!("no randomness: {error}")))?;
+    Ok(bytes)
+}

@@ -1,0 +1,205 @@
+//! The line editor, on a thread of its own: rustyline, with bash to judge whether a line is complete.
+//!
+//! It knows no pool: lines go one way, prompts and messages above the edited line the other.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::process::{Command, Stdio};
+
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{
+    Cmd, Completer, Config, Editor, Event, ExternalPrinter, Helper, Highlighter, Hinter, KeyCode, KeyEvent,
+    Modifiers,
+};
+use tokio::sync::mpsc;
+
+/// Lines that are kept.
+const HISTORY_LINES: usize = 10_000;
+
+/// What a person did at the prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Typed {
+    /// A complete line, or several.
+    Line(String),
+    /// Ctrl-C.
+    Interrupt,
+    /// Ctrl-D on an empty line.
+    End,
+}
+
+/// The prompt's side of the channel.
+pub struct Prompts {
+    prompts: std::sync::mpsc::Sender<String>,
+    typed: mpsc::UnboundedReceiver<Typed>,
+    printer: Box<dyn ExternalPrinter + Send>,
+}
+
+/// What bash says of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It can be run.
+    Complete,
+    /// More has to come.
+    Incomplete,
+    /// It never will; bash's own words.
+    Wrong(String),
+}
+
+/// Asks `bash -n`, on its standard input, since an argument has a limit. Without a bash here only a trailing backslash
+/// counts, and the worker's bash says the rest.
+pub fn judge(text: &str) -> Verdict {
+    let continues = text.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1;
+    let asked = Command::new("bash")
+        .args(["-O", "extglob", "-n"])
+        .env("LC_ALL", "C")
+        .env_remove("BASH_ENV")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut bash) = asked else {
+        return if continues { Verdict::Incomplete } else { Verdict::Complete };
+    };
+    if let Some(mut stdin) = bash.stdin.take() {
+        // A bash that has seen enough closes its input.
+        let _ = stdin.write_all(text.as_bytes()).and_then(|()| stdin.write_all(b"\n"));
+    }
+    let Ok(said) = bash.wait_with_output() else { return Verdict::Complete };
+    let words = String::from_utf8_lossy(&said.stderr);
+    let unfinished = ["unexpected EOF", "unexpected end of file", "delimited by end-of-file"];
+    if unfinished.iter().any(|mark| words.contains(mark)) || (said.status.success() && continues) {
+        return Verdict::Incomplete;
+    }
+    if said.status.success() { Verdict::Complete } else { Verdict::Wrong(words.trim_end().to_owned()) }
+}
+
+#[derive(Helper, Completer, Hinter, Highlighter)]
+struct Bash;
+
+impl Validator for Bash {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        let text = context.input();
+        if text.trim_start().starts_with(':') || text.trim().is_empty() {
+            return Ok(ValidationResult::Valid(None));
+        }
+        Ok(match judge(text) {
+            Verdict::Incomplete => ValidationResult::Incomplete,
+            Verdict::Complete | Verdict::Wrong(_) => ValidationResult::Valid(None),
+        })
+    }
+}
+
+/// Starts the editor.
+///
+/// # Errors
+/// When there is no terminal.
+pub fn start() -> anyhow::Result<Prompts> {
+    let config = Config::builder()
+        .history_ignore_space(true)
+        .history_ignore_dups(true)?
+        .max_history_size(HISTORY_LINES)?
+        .bracketed_paste(true)
+        .build();
+    let mut editor: Editor<Bash, FileHistory> = Editor::with_config(config)?;
+    editor.set_helper(Some(Bash));
+    editor.bind_sequence(Event::from(KeyEvent(KeyCode::Up, Modifiers::NONE)), Cmd::HistorySearchBackward);
+    editor.bind_sequence(Event::from(KeyEvent(KeyCode::Down, Modifiers::NONE)), Cmd::HistorySearchForward);
+    editor.bind_sequence(Event::from(KeyEvent(KeyCode::Enter, Modifiers::ALT)), Cmd::Newline);
+    let history = super::context::history_path();
+    if let Some(path) = &history {
+        // No history yet, or none that can be read: then it begins here.
+        let _ = editor.load_history(path);
+    }
+    let printer = editor.create_external_printer()?;
+    let (prompts, wanted) = std::sync::mpsc::channel::<String>();
+    let (sender, typed) = mpsc::unbounded_channel();
+    std::thread::Builder::new().name("editor".into()).spawn(move || {
+        for prompt in wanted {
+            let typed = match editor.readline(&prompt) {
+                Ok(line) => {
+                    if editor.add_history_entry(line.as_str()).unwrap_or(false)
+                        && let Some(path) = &history
+                    {
+                        save(&mut editor, path);
+                    }
+                    Typed::Line(line)
+                }
+                Err(ReadlineError::Interrupted) => Typed::Interrupt,
+                Err(_) => Typed::End,
+            };
+            if sender.send(typed).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(Prompts { prompts, typed, printer: Box::new(printer) })
+}
+
+/// Adds the last line to the history file, which is this user's alone.
+fn save(editor: &mut Editor<Bash, FileHistory>, path: &std::path::Path) {
+    if let Some(directory) = path.parent() {
+        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    }
+    // A history that cannot be written is not worth a word at every line.
+    let _ = editor.append_history(path);
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+}
+
+impl Prompts {
+    /// Shows a prompt; what is typed comes by `typed`.
+    pub fn ask(&self, prompt: &str) {
+        // The editor's thread lives as long as we hold its prompts.
+        let _ = self.prompts.send(prompt.to_owned());
+    }
+
+    /// What a person does at the prompt. Cancel-safe.
+    pub async fn typed(&mut self) -> Typed {
+        self.typed.recv().await.unwrap_or(Typed::End)
+    }
+
+    /// Prints a line above the one that is edited.
+    pub fn notice(&mut self, text: &str) {
+        // Without a terminal there is nobody to notice.
+        let _ = self.printer.print(format!("{text}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bash_judges_what_is_complete() {
+        let complete = [
+            "echo hi",
+            "ls !(a|b)",
+            "for i in 1; do echo; done",
+            "a=(1 2)",
+            "echo '\\'",
+            "cat <<E\nx\nE",
+            "[[ a =~ b ]]",
+        ];
+        let incomplete = [
+            "echo 'a",
+            "echo \"a",
+            "echo $(ls",
+            "echo ${x",
+            "if true",
+            "for i in 1; do",
+            "a=(1 2",
+            "echo a \\",
+            "true |",
+            "true &&",
+            "f() {",
+            "cat <<E\nx",
+            "case x in",
+        ];
+        let wrong = ["if true; fi", "fi", "echo )", "done"];
+
+        complete.iter().for_each(|text| assert_eq!(judge(text), Verdict::Complete, "{text}"));
+        incomplete.iter().for_each(|text| assert_eq!(judge(text), Verdict::Incomplete, "{text}"));
+        wrong.iter().for_each(|text| assert!(matches!(judge(text), Verdict::Wrong(_)), "{text}"));
+    }
+}

@@ -1,0 +1,55 @@
+//! The private pool: a background process of this user on this machine, started when somebody needs it.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::error::Failure;
+use crate::store::place::{StateRoot, private_pool_name};
+
+/// The pool's log may grow to this before it is begun anew, in bytes.
+const LOG_BYTES_MAX: u64 = 4 << 20;
+
+/// The state directory of this user's private pool.
+pub fn state_directory(root: &StateRoot) -> PathBuf {
+    root.pool(&private_pool_name())
+}
+
+/// Starts the private pool, and waits until it answers. Of two who start it one wins, for both.
+///
+/// # Errors
+/// When it does not start; with the last line of its log.
+pub fn start(root: &StateRoot) -> Result<(), Failure> {
+    let state = state_directory(root);
+    make_private(&state)?;
+    let log_path = state.join("log");
+    if fs::metadata(&log_path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
+        fs::rename(&log_path, state.join("log.old"))?;
+    }
+    let log = fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
+    let mut process = Command::new(std::env::current_exe()?)
+        .args(["pool", "serve", "--background", "--state"])
+        .arg(root.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let mut said = String::new();
+    if let Some(stdout) = &mut process.stdout {
+        stdout.read_to_string(&mut said)?;
+    }
+    if said.starts_with("ready") {
+        return Ok(());
+    }
+    let log = fs::read_to_string(&log_path).unwrap_or_default();
+    let last = log.lines().last().unwrap_or("it left no word").to_owned();
+    Err(Failure::new("private-pool", "the private pool did not start")
+        .fact("it says", last)
+        .fact("log", log_path.display()))
+}
+
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}

@@ -1,0 +1,309 @@
+//! How jobs, workers and times look in a terminal. Text from elsewhere never brings control characters with it.
+
+use std::time::Duration;
+
+use crate::core::job::JobSpec;
+use crate::core::outcome::{Cancel, Outcome};
+use crate::core::time::WallTime;
+use crate::core::view::{JobInfo, TaskInfo, TaskState, WorkerInfo};
+
+/// Script text in a table, in characters.
+const SCRIPT_SHOWN: usize = 60;
+
+/// A duration as people read it: `0.3s`, `41.3s`, `2m05s`, `3h07m`, `2d4h`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..100 => format!("{:.1}s", duration.as_secs_f64()),
+        100..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// How long ago a moment was.
+pub fn ago(at: WallTime, now: WallTime) -> String {
+    let ms = u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0);
+    let seconds = ms / 1000;
+    match seconds {
+        0..100 => format!("{seconds}s ago"),
+        100..3600 => format!("{}m ago", seconds / 60),
+        3600..86_400 => format!("{}h ago", seconds / 3600),
+        _ => format!("{}d ago", seconds / 86_400),
+    }
+}
+
+/// A moment as RFC 3339 in UTC.
+pub fn rfc3339(at: WallTime) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map(|at| at.to_string()).unwrap_or_default()
+}
+
+/// Text on one line, without anything that a terminal would obey.
+pub fn plain(bytes: &[u8], characters_max: usize) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut shown = String::new();
+    for (n, c) in text.trim().chars().enumerate() {
+        if n == characters_max {
+            shown.push('…');
+            break;
+        }
+        shown.push(match c {
+            '\n' | '\t' | '\r' => ' ',
+            c if c.is_control() => '?',
+            c => c,
+        });
+    }
+    shown
+}
+
+/// A job's name or the beginning of its script.
+pub fn script(spec: &JobSpec) -> String {
+    plain(&spec.script, SCRIPT_SHOWN)
+}
+
+/// How a task ended, in a word or two: `exit 0`, `killed by SIGKILL`.
+pub fn outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Exited(code) => format!("exit {code}"),
+        Outcome::Signaled(signal) => format!("killed by {}", signal_name(*signal)),
+        Outcome::TimedOut => "timed out".to_owned(),
+        Outcome::Cancelled(how) => format!("cancelled ({how})"),
+        Outcome::Lost(reason) => format!("lost: {}", plain(reason.as_bytes(), 200)),
+        Outcome::SpawnFailed(reason) => format!("could not be started: {}", plain(reason.as_bytes(), 200)),
+        Outcome::Quarantined => "quarantined: its attempts took their workers down".to_owned(),
+    }
+}
+
+/// The word for an outcome in JSON.
+pub fn outcome_word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Exited(_) => "exited",
+        Outcome::Signaled(_) => "signaled",
+        Outcome::TimedOut => "timed-out",
+        Outcome::Cancelled(_) => "cancelled",
+        Outcome::Lost(_) => "lost",
+        Outcome::SpawnFailed(_) => "spawn-failed",
+        Outcome::Quarantined => "quarantined",
+    }
+}
+
+/// The exit code that stands for an outcome, as docker and the shell have it.
+pub fn exit_code(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Exited(code) => *code,
+        Outcome::Signaled(signal) => 128_u8.saturating_add(*signal),
+        Outcome::TimedOut => 124,
+        Outcome::Cancelled(Cancel::Interrupt) => 130,
+        Outcome::Cancelled(_) => 143,
+        Outcome::Lost(_) | Outcome::SpawnFailed(_) | Outcome::Quarantined => 125,
+    }
+}
+
+/// A signal's name.
+pub fn signal_name(number: u8) -> String {
+    nix::sys::signal::Signal::try_from(i32::from(number))
+        .map_or_else(|_| format!("signal {number}"), |signal| signal.as_str().to_owned())
+}
+
+/// The exit code of a whole job: of a plain one its task's, of an array 0 or 1.
+pub fn job_exit_code(info: &JobInfo) -> u8 {
+    if info.spec.array.is_some() {
+        return u8::from(info.counts.over() != info.counts.of(TaskState::Done));
+    }
+    let end = info.task.as_ref().and_then(|task| task.end.as_ref());
+    match end {
+        Some(end) => exit_code(&end.outcome),
+        None => 143,
+    }
+}
+
+/// The sentence about a plain job that did not end with an exit; `None` if it did.
+pub fn sentence(info: &JobInfo) -> Option<String> {
+    let id = info.id;
+    let Some(task) = &info.task else { return None };
+    let Some(end) = &task.end else { return Some(format!("{id} cancelled before it started")) };
+    let place = task.worker.as_deref().map_or(String::new(), |worker| format!(" · {worker}"));
+    let run = duration(end.usage.run);
+    Some(match &end.outcome {
+        Outcome::Exited(_) => return None,
+        Outcome::Signaled(signal) => format!("{id} killed by {} · {run}{place}", signal_name(*signal)),
+        Outcome::TimedOut => format!("{id} timed out after {run}{place}"),
+        Outcome::Cancelled(how) if task.attempt == 0 => format!("{id} cancelled before it started ({how})"),
+        Outcome::Cancelled(how) => format!("{id} cancelled ({how}) · {run}{place}"),
+        other => format!("{id} {}{place}", outcome(other)),
+    })
+}
+
+/// A table without lines, as wide as it must be.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    table.set_header(header.iter().copied());
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// Jobs as a table, oldest first.
+pub fn jobs(jobs: &[JobInfo], now: WallTime) -> String {
+    let row = |job: &JobInfo| {
+        let state = job.counts.state();
+        let end = job.task.as_ref().and_then(|task| task.end.as_ref());
+        let state = match (&job.spec.array, end) {
+            (None, Some(end)) if state == TaskState::Failed => format!("failed {}", short(&end.outcome)),
+            _ => state.as_str().to_owned(),
+        };
+        let time = match (job.started, job.ended) {
+            (Some(started), Some(ended)) => duration(between(started, ended)),
+            (Some(started), None) => duration(between(started, now)),
+            (None, _) => "-".to_owned(),
+        };
+        let worker = match (&job.spec.array, &job.task) {
+            (None, Some(task)) => task.worker.clone().unwrap_or_else(|| "-".to_owned()),
+            _ => "-".to_owned(),
+        };
+        let mut what = script(&job.spec);
+        if job.spec.array.is_some() {
+            what = format!("{what}  [{}/{}]", job.counts.of(TaskState::Done), job.counts.total());
+        }
+        let name = job.spec.name.as_ref().map_or("", |name| name.as_str());
+        vec![job.id.to_string(), state, time, worker, name.to_owned(), what]
+    };
+    table(&["ID", "STATE", "TIME", "WORKER", "NAME", "SCRIPT"], jobs.iter().rev().map(row).collect())
+}
+
+fn short(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Exited(code) => format!("exit {code}"),
+        Outcome::Signaled(signal) => signal_name(*signal),
+        other => outcome_word(other).to_owned(),
+    }
+}
+
+/// From one moment to another; nothing if that is before.
+pub fn between(from: WallTime, to: WallTime) -> Duration {
+    Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
+}
+
+/// Workers as a table.
+pub fn workers(workers: &[WorkerInfo]) -> String {
+    let row = |worker: &WorkerInfo| {
+        let connected = matches!(
+            worker.state,
+            crate::core::view::WorkerState::Ready | crate::core::view::WorkerState::Draining
+        );
+        let hidden = ["name", "hostname", "cpus", "memory", "kernel"];
+        let labels = worker.labels.iter().filter(|(key, _)| !hidden.contains(&key.as_str()));
+        let labels: Vec<String> =
+            labels.map(|(key, value)| plain(format!("{key}={value}").as_bytes(), 80)).collect();
+        let or_dash = |text: String| if connected { text } else { "-".to_owned() };
+        vec![
+            worker.name.clone(),
+            worker.state.as_str().to_owned(),
+            or_dash(format!("{}/{}", worker.used, worker.slots)),
+            or_dash(format!("{:.1}G", worker.memory_bytes as f64 / f64::from(1 << 30))),
+            or_dash(labels.join(" ")),
+            worker.seen.map_or("-".to_owned(), |seen| {
+                ago(WallTime(0), WallTime(i64::try_from(seen.as_millis()).unwrap_or(0)))
+            }),
+        ]
+    };
+    table(&["NAME", "STATE", "SLOTS", "MEM", "LABELS", "SEEN"], workers.iter().map(row).collect())
+}
+
+/// A job as JSON, with stable field names.
+pub fn job_json(info: &JobInfo) -> serde_json::Value {
+    let task = info.task.as_ref();
+    let end = task.and_then(|task| task.end.as_ref());
+    let (exit, signal) = match end.map(|end| &end.outcome) {
+        Some(Outcome::Exited(code)) => (Some(*code), None),
+        Some(Outcome::Signaled(signal)) => (None, Some(*signal)),
+        _ => (None, None),
+    };
+    let counts: serde_json::Map<String, serde_json::Value> = TaskState::ALL
+        .iter()
+        .map(|&state| (state.as_str().to_owned(), info.counts.of(state).into()))
+        .collect();
+    serde_json::json!({
+        "v": 1,
+        "id": info.id.0,
+        "owner": info.owner,
+        "name": info.spec.name.as_ref().map(|name| name.as_str()),
+        "state": info.counts.state().as_str(),
+        "outcome": end.map(|end| outcome_word(&end.outcome)),
+        "exit": exit,
+        "signal": signal,
+        "worker": task.and_then(|task| task.worker.clone()),
+        "attempt": task.map(|task| task.attempt),
+        "queued_s": info.queued.map(|queued| queued.as_secs_f64()),
+        "run_s": end.map(|end| end.usage.run.as_secs_f64()),
+        "cpu_s": end.map(|end| (end.usage.cpu_user + end.usage.cpu_system).as_secs_f64()),
+        "peak_memory_bytes": end.map(|end| end.usage.peak_memory_bytes),
+        "submitted": rfc3339(info.submitted),
+        "started": info.started.map(rfc3339),
+        "ended": info.ended.map(rfc3339),
+        "where": Some(info.spec.constraint.to_string()).filter(|text| !text.is_empty()),
+        "priority": info.spec.priority,
+        "array": info.spec.array.as_ref().map(ToString::to_string),
+        "tasks": info.spec.array.as_ref().map(|_| counts),
+        "script": json_bytes(&info.spec.script),
+    })
+}
+
+/// A task as JSON.
+pub fn task_json(info: &TaskInfo) -> serde_json::Value {
+    serde_json::json!({
+        "task": info.index,
+        "state": info.state.as_str(),
+        "outcome": info.end.as_ref().map(|end| outcome_word(&end.outcome)),
+        "worker": info.worker,
+        "attempt": info.attempt,
+    })
+}
+
+/// Text, or bytes that are none as base64.
+pub fn json_bytes(bytes: &[u8]) -> serde_json::Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => serde_json::json!({ "b64": data_encoding::BASE64.encode(bytes) }),
+    }
+}
+
+/// Text on standard error that stands back, where colour is wanted.
+pub fn dim(text: &str) {
+    let style = anstyle::Style::new().dimmed();
+    anstream::eprintln!("{style}{text}{style:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        let seconds = |n| duration(Duration::from_secs_f64(n));
+
+        assert_eq!(
+            [seconds(0.04), seconds(41.3), seconds(120.0), seconds(11_220.0)],
+            ["0.0s", "41.3s", "2m00s", "3h07m"]
+        );
+    }
+
+    #[test]
+    fn control_characters_never_reach_a_terminal() {
+        assert_eq!(plain(b"a\x1b[31mb\nc", 60), "a?[31mb c");
+    }
+
+    #[test]
+    fn exit_codes_follow_docker_and_the_shell() {
+        assert_eq!(exit_code(&Outcome::Signaled(9)), 137);
+        assert_eq!(exit_code(&Outcome::TimedOut), 124);
+        assert_eq!(exit_code(&Outcome::Cancelled(Cancel::Interrupt)), 130);
+        assert_eq!(exit_code(&Outcome::Lost(String::new())), 125);
+    }
+}

@@ -1,0 +1,410 @@
+//! An agent's decisions: what a worker's pool wants, what its executor says, and what each is told next. Pure.
+//!
+//! It survives the link: endings are kept until the pool has them, output is asked for again from where the pool is.
+//! It knows neither how words travel nor how jobs run.
+//!
+//! ```text
+//!   an attempt here:   given ──Started──> running ──Ended──> ended ──all output acknowledged──> reported ──forget──> gone
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::attempt::{AttemptEnd, FromExecutor, Held, Launch, ToExecutor};
+use super::id::{Fence, Incarnation};
+use super::membership::{Carried, Registered, Report, StartOrder};
+use super::outcome::Cancel;
+use super::output::Chunk;
+use super::time::Timestamp;
+
+/// What an agent wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentEffect {
+    /// Say this to the executor.
+    Tell(ToExecutor),
+    /// Send this output to the pool, and say when it is durable.
+    Send(Fence, Chunk),
+    /// Report this to the pool, and say when it is durable.
+    Report(Report),
+    /// Tell the pool that nothing new is wanted.
+    Drain,
+    /// Nothing is left: end.
+    Exit,
+}
+
+/// Whether a worker takes more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intent {
+    Work,
+    /// Finish what there is, then end.
+    Drain,
+    /// End everything, then end.
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Here {
+    Given,
+    Running,
+    /// Some of its output is on its way.
+    Ended(AttemptEnd),
+    /// The pool has been told.
+    Reported(AttemptEnd),
+}
+
+/// An agent's state.
+#[derive(Debug)]
+pub struct Agent {
+    incarnation: Incarnation,
+    dial: u64,
+    attempts: BTreeMap<Fence, Here>,
+    acknowledged: BTreeMap<Fence, u64>,
+    online: bool,
+    intent: Intent,
+    worker: String,
+    effects: Vec<AgentEffect>,
+}
+
+impl Agent {
+    /// An agent whose executor has just said what it has.
+    pub fn new(incarnation: Incarnation, held: Vec<Held>) -> Self {
+        let here = |held| match held {
+            Held::Waiting(fence) => (fence, Here::Given),
+            Held::Running(fence) => (fence, Here::Running),
+            Held::Ended(end) => (end.fence, Here::Ended(end)),
+        };
+        Self {
+            incarnation,
+            dial: 0,
+            attempts: held.into_iter().map(here).collect(),
+            acknowledged: BTreeMap::new(),
+            online: false,
+            intent: Intent::Work,
+            worker: String::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// What is to be said to the pool about the present executor, when registering.
+    pub fn carried(&self) -> Carried {
+        let mut carried = Carried {
+            incarnation: self.incarnation,
+            living: Vec::new(),
+            ended: Vec::new(),
+            never_started: Vec::new(),
+        };
+        for (fence, here) in &self.attempts {
+            match here {
+                Here::Given | Here::Running => carried.living.push(*fence),
+                Here::Ended(end) | Here::Reported(end) => carried.ended.push(end.clone()),
+            }
+        }
+        carried
+    }
+
+    /// How many attempts it has that have not ended.
+    pub fn living(&self) -> usize {
+        self.attempts.values().filter(|here| matches!(here, Here::Given | Here::Running)).count()
+    }
+
+    /// A registration was made by this dial: everything goes on from where the pool is.
+    pub fn handle_registered(&mut self, dial: u64, told: &Registered) {
+        self.dial = dial;
+        self.online = true;
+        self.worker.clone_from(&told.name);
+        self.tell(ToExecutor::Dial(dial));
+        self.tell(ToExecutor::Unpause);
+        for &fence in &told.forget {
+            self.forget(fence);
+        }
+        let unwanted: BTreeSet<Fence> = told.kill.iter().copied().collect();
+        for &fence in &unwanted {
+            self.tell(ToExecutor::End { fence, how: Cancel::Kill });
+        }
+        let positions: BTreeMap<Fence, u64> = told.positions.iter().copied().collect();
+        let fences: Vec<Fence> = self.attempts.keys().copied().collect();
+        for fence in fences {
+            let position = positions.get(&fence).copied().unwrap_or(0);
+            self.acknowledged.insert(fence, position);
+            self.tell(ToExecutor::SendFrom { fence, position });
+            if let Some(here @ Here::Reported(_)) = self.attempts.get_mut(&fence)
+                && let Here::Reported(end) = std::mem::replace(here, Here::Running)
+            {
+                // It may have been lost with the link.
+                *here = Here::Ended(end);
+            }
+            self.report_if_complete(fence);
+        }
+        if self.intent != Intent::Work {
+            self.effects.push(AgentEffect::Drain);
+        }
+    }
+
+    /// The link is gone: nothing is sent until there is another.
+    pub fn handle_disconnected(&mut self) {
+        if std::mem::replace(&mut self.online, false) {
+            self.tell(ToExecutor::Pause);
+        }
+    }
+
+    /// The pool gives attempts of one job.
+    pub fn start(&mut self, order: StartOrder) {
+        let StartOrder { script, args, env, cwd, timeout, fences, lease, .. } = order;
+        for fence in fences {
+            if self.attempts.contains_key(&fence) {
+                continue;
+            }
+            self.attempts.insert(fence, Here::Given);
+            let launch = Launch {
+                fence,
+                dial: self.dial,
+                script: script.clone(),
+                args: args.clone(),
+                env: env.clone(),
+                cwd: cwd.clone(),
+                timeout,
+                lease,
+                worker: self.worker.clone(),
+            };
+            self.tell(ToExecutor::Start(launch));
+        }
+    }
+
+    /// The pool wants an attempt ended.
+    pub fn cancel(&mut self, fence: Fence, how: Cancel) {
+        self.tell(ToExecutor::End { fence, how });
+    }
+
+    /// The pool has an ending, or does not want it.
+    pub fn forget(&mut self, fence: Fence) {
+        if matches!(self.attempts.get(&fence), Some(Here::Ended(_) | Here::Reported(_))) {
+            self.attempts.remove(&fence);
+            self.acknowledged.remove(&fence);
+            self.tell(ToExecutor::Forget(fence));
+            self.exit_if_done();
+        }
+    }
+
+    /// Output up to a position is durable at the pool.
+    pub fn handle_durable(&mut self, fence: Fence, position: u64) {
+        let Some(acknowledged) = self.acknowledged.get_mut(&fence) else { return };
+        *acknowledged = position.max(*acknowledged);
+        self.tell(ToExecutor::Acknowledged { fence, position });
+        self.report_if_complete(fence);
+    }
+
+    /// A heartbeat that was sent at `sent` was answered with this lease.
+    pub fn handle_lease(&mut self, now: Timestamp, sent: Timestamp, lease: Duration) {
+        let left = lease.saturating_sub(now.since(sent));
+        if !left.is_zero() {
+            self.tell(ToExecutor::Lease(left));
+        }
+    }
+
+    /// The executor says something.
+    pub fn handle_executor(&mut self, word: FromExecutor) {
+        match word {
+            FromExecutor::Welcome { .. } | FromExecutor::DiskFull(_) => {}
+            FromExecutor::Started(fence) => {
+                if let Some(here @ Here::Given) = self.attempts.get_mut(&fence) {
+                    *here = Here::Running;
+                    if self.online {
+                        self.effects.push(AgentEffect::Report(Report::Started(fence)));
+                    }
+                }
+            }
+            FromExecutor::Output { fence, chunk } => {
+                self.acknowledged.entry(fence).or_insert(0);
+                if self.online {
+                    self.effects.push(AgentEffect::Send(fence, chunk));
+                }
+            }
+            FromExecutor::Ended(end) => {
+                let fence = end.fence;
+                self.acknowledged.entry(fence).or_insert(0);
+                self.attempts.insert(fence, Here::Ended(end));
+                self.report_if_complete(fence);
+            }
+            FromExecutor::Refused(fence) => {
+                self.attempts.remove(&fence);
+            }
+        }
+    }
+
+    /// Takes nothing new, and ends when nothing is left.
+    pub fn drain(&mut self) {
+        if self.intent == Intent::Work {
+            self.intent = Intent::Drain;
+            if self.online {
+                self.effects.push(AgentEffect::Drain);
+            }
+        }
+        self.exit_if_done();
+    }
+
+    /// Ends everything that runs, and ends when that is told.
+    pub fn stop(&mut self) {
+        self.drain();
+        self.intent = Intent::Stop;
+        self.tell(ToExecutor::StopAll);
+    }
+
+    /// What is to be done.
+    pub fn poll_effects(&mut self) -> Vec<AgentEffect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Reports an ending once all of its output is durable.
+    fn report_if_complete(&mut self, fence: Fence) {
+        if !self.online {
+            return;
+        }
+        let acknowledged = self.acknowledged.get(&fence).copied().unwrap_or(0);
+        let Some(here) = self.attempts.get_mut(&fence) else { return };
+        let Here::Ended(end) = here else { return };
+        if !end.tail.is_empty() || acknowledged >= end.totals.end() {
+            self.effects.push(AgentEffect::Report(Report::Ended(end.clone())));
+            *here = Here::Reported(end.clone());
+        }
+    }
+
+    fn exit_if_done(&mut self) {
+        if self.intent != Intent::Work && self.attempts.is_empty() {
+            self.tell(ToExecutor::ExitWhenEmpty);
+            self.effects.push(AgentEffect::Exit);
+        }
+    }
+
+    fn tell(&mut self, word: ToExecutor) {
+        self.effects.push(AgentEffect::Tell(word));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::{AttemptNumber, JobId};
+    use crate::core::outcome::{Outcome, Usage};
+    use crate::core::output::{OutputTotals, Stream};
+
+    fn fence() -> Fence {
+        Fence { attempt: AttemptNumber(1), ..Fence::default() }
+    }
+
+    fn order() -> StartOrder {
+        StartOrder {
+            job: JobId(1),
+            script: b"true".to_vec(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            timeout: None,
+            fences: vec![fence()],
+            lease: None,
+        }
+    }
+
+    fn ended(bytes: u64) -> AttemptEnd {
+        let totals = OutputTotals { stdout_bytes: bytes, ..OutputTotals::default() };
+        AttemptEnd {
+            fence: fence(),
+            outcome: Outcome::Exited(0),
+            usage: Usage::default(),
+            totals,
+            tail: Vec::new(),
+        }
+    }
+
+    fn told() -> Registered {
+        Registered {
+            name: "w1".into(),
+            pool: "lab".into(),
+            lease: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(5),
+            forget: Vec::new(),
+            kill: Vec::new(),
+            positions: Vec::new(),
+            only_owner: None,
+        }
+    }
+
+    fn running() -> Agent {
+        let mut agent = Agent::new(Incarnation(1), Vec::new());
+        agent.handle_registered(1, &told());
+        agent.start(order());
+        agent.handle_executor(FromExecutor::Started(fence()));
+        agent.poll_effects();
+        agent
+    }
+
+    fn reports(agent: &mut Agent) -> Vec<Report> {
+        let report = |effect| match effect {
+            AgentEffect::Report(report) => Some(report),
+            _ => None,
+        };
+        agent.poll_effects().into_iter().filter_map(report).collect()
+    }
+
+    #[test]
+    fn an_ending_is_reported_when_its_output_is_durable_and_not_before() {
+        let mut agent = running();
+        let chunk = Chunk { position: 0, stream: Stream::Stdout, offset: 0, bytes: vec![7; 9] };
+        agent.handle_executor(FromExecutor::Output { fence: fence(), chunk });
+        agent.handle_executor(FromExecutor::Ended(ended(9)));
+        assert_eq!(reports(&mut agent), []);
+
+        agent.handle_durable(fence(), 9);
+
+        assert_eq!(reports(&mut agent), [Report::Ended(ended(9))]);
+    }
+
+    #[test]
+    fn an_ending_is_reported_again_after_a_break_until_it_is_to_be_forgotten() {
+        let mut agent = running();
+        agent.handle_executor(FromExecutor::Ended(ended(0)));
+        assert_eq!(reports(&mut agent).len(), 1);
+        agent.handle_disconnected();
+
+        assert_eq!(agent.carried().ended, [ended(0)]);
+        agent.handle_registered(2, &told());
+        assert_eq!(reports(&mut agent).len(), 1);
+
+        agent.forget(fence());
+        agent.handle_registered(3, &told());
+        assert_eq!(reports(&mut agent), []);
+    }
+
+    #[test]
+    fn after_a_break_output_goes_on_where_the_pool_is() {
+        let mut agent = running();
+        agent.handle_disconnected();
+
+        agent.handle_registered(2, &Registered { positions: vec![(fence(), 5)], ..told() });
+
+        let wanted = AgentEffect::Tell(ToExecutor::SendFrom { fence: fence(), position: 5 });
+        assert!(agent.poll_effects().contains(&wanted));
+    }
+
+    #[test]
+    fn a_lease_counts_from_when_its_heartbeat_was_sent() {
+        let mut agent = running();
+        let second = |n| Timestamp(n * 1_000_000_000);
+
+        agent.handle_lease(second(14), second(10), Duration::from_secs(60));
+
+        assert_eq!(agent.poll_effects(), [AgentEffect::Tell(ToExecutor::Lease(Duration::from_secs(56)))]);
+    }
+
+    #[test]
+    fn a_draining_agent_ends_when_nothing_is_left() {
+        let mut agent = running();
+        agent.drain();
+        assert_eq!(agent.poll_effects(), [AgentEffect::Drain]);
+        agent.handle_executor(FromExecutor::Ended(ended(0)));
+        agent.poll_effects();
+
+        agent.forget(fence());
+
+        assert!(agent.poll_effects().contains(&AgentEffect::Exit));
+    }
+}

@@ -1,0 +1,146 @@
+//! Dialling a pool: over the network, by its key, or on this machine, by its socket.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::connection::{Connection, Peer};
+use super::key::KeyPair;
+use super::tls::{self, Expected, OtherKey};
+use crate::core::id::Fingerprint;
+use crate::core::timing::Timing;
+
+/// Unanswered bytes for so long mean that the peer is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Nobody answers there.
+    #[error("{reason}")]
+    Unreachable {
+        /// What the operating system says.
+        reason: String,
+    },
+    /// Somebody else answers there.
+    #[error("the key there is {presented}")]
+    OtherKey {
+        /// The key that answered.
+        presented: Fingerprint,
+    },
+    /// What answers there is no pool of ours, or not by our protocol.
+    #[error("what answers there is no pool: {0}")]
+    NoPool(String),
+    /// Our own key cannot be used.
+    #[error("{0}")]
+    Own(rustls::Error),
+}
+
+/// Dials an address as `host:port`, and checks the key that answers.
+///
+/// # Errors
+/// As `DialError` says.
+pub async fn dial(
+    address: &str,
+    key: &KeyPair,
+    expected: Expected,
+    timing: &Timing,
+) -> Result<Connection, DialError> {
+    let stream = dial_tls(address, key, expected, tls::ALPN_WORK, timing).await?;
+    let peer = Peer::Key(presented(&stream)?);
+    Ok(Connection { stream: Box::pin(stream), peer })
+}
+
+pub(super) async fn dial_tls(
+    address: &str,
+    key: &KeyPair,
+    expected: Expected,
+    alpn: &'static [u8],
+    timing: &Timing,
+) -> Result<TlsStream<TcpStream>, DialError> {
+    let config = tls::client_config(key, expected, alpn).map_err(DialError::Own)?;
+    let unreachable = |reason: String| DialError::Unreachable { reason };
+    let connecting = TcpStream::connect(address);
+    let stream = match tokio::time::timeout(timing.dial_connect, connecting).await {
+        Err(_) => return Err(unreachable(format!("no answer within {}s", timing.dial_connect.as_secs()))),
+        Ok(Err(error)) => return Err(unreachable(words(&error))),
+        Ok(Ok(stream)) => stream,
+    };
+    tune(&stream).map_err(|error| unreachable(error.to_string()))?;
+    // The name is never looked at: keys are.
+    let name = ServerName::try_from("clusterctl").expect("a constant that is a name");
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let stream = match tokio::time::timeout(timing.handshake, handshake).await {
+        Err(_) => return Err(DialError::NoPool("it does not answer to TLS".to_owned())),
+        Ok(Err(error)) => return Err(handshake_error(&error)),
+        Ok(Ok(stream)) => stream,
+    };
+    if stream.get_ref().1.alpn_protocol() != Some(alpn) {
+        return Err(DialError::NoPool("it speaks another protocol".to_owned()));
+    }
+    Ok(stream)
+}
+
+/// The key that a server proved.
+pub(super) fn presented(stream: &TlsStream<TcpStream>) -> Result<Fingerprint, DialError> {
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = certificates.first().ok_or(DialError::NoPool("it shows no key".to_owned()))?;
+    tls::key_of(certificate).map_err(|error| DialError::NoPool(error.to_string()))
+}
+
+/// Connects to a pool's socket on this machine; the kernel tells whose it is.
+///
+/// # Errors
+/// When nobody listens there, or somebody else does.
+pub async fn dial_local(path: &Path) -> Result<Connection, DialError> {
+    let unreachable = |error: io::Error| DialError::Unreachable { reason: words(&error) };
+    let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+    let uid = stream.peer_cred().map_err(unreachable)?.uid();
+    let own = nix::unistd::Uid::current().as_raw();
+    if uid != own && own != 0 {
+        return Err(DialError::NoPool(format!("it belongs to user {uid}")));
+    }
+    Ok(Connection { stream: Box::pin(stream), peer: Peer::Local { uid } })
+}
+
+/// What every TCP connection of ours is set to: small messages at once, dead peers noticed, little in the kernel.
+pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(
+        stream,
+        sockopt::TcpUserTimeout,
+        &u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+    )?;
+    Ok(())
+}
+
+fn handshake_error(error: &io::Error) -> DialError {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) = inner
+        && let Some(OtherKey { presented }) = other.0.downcast_ref()
+    {
+        return DialError::OtherKey { presented: *presented };
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            DialError::Unreachable { reason: words(error) }
+        }
+        _ => DialError::NoPool(error.to_string()),
+    }
+}
+
+/// What the operating system says, without its number, in lower case.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}

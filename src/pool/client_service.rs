@@ -1,0 +1,521 @@
+//! What a client holds of a pool: the door, the pool, and, for the pool's own user, the admin.
+//!
+//! Each method reads its message, asks the core or the history, and writes the answer. Who asks is in the object, never
+//! in the message.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use capnp::capability::FromClientHook;
+
+use super::job_service::JobService;
+use super::shared::{Local, Shared, Stop};
+use super::worker_service::Registrar;
+use crate::core::id::{ConnectionId, JobId, JobNonce, Name, RequestId, TokenId};
+use crate::core::job::JobSpec;
+use crate::core::limits;
+use crate::core::pool::{CancelError, NameChoice, Pool, Submit, SubmitError, Viewer};
+use crate::core::refusal::Refusal;
+use crate::core::view::{JobInfo, PoolStatus, TaskState};
+use crate::net::gate::GateState;
+use crate::net::token::{Token, secret_hash};
+use crate::schema::pool_capnp::{StopReason, admin, client_door, job, pool};
+use crate::schema::types_capnp;
+use crate::store::JobQuery;
+use crate::wire::{self, WireError};
+
+/// The bootstrap object of a client's connection.
+pub(super) struct ClientDoor {
+    pub(super) local: Local,
+    pub(super) viewer: Viewer,
+    pub(super) name: String,
+    pub(super) connection: ConnectionId,
+    pub(super) gate: GateState,
+}
+
+impl client_door::Server for ClientDoor {
+    async fn hello(
+        self: Rc<Self>,
+        params: client_door::HelloParams,
+        mut results: client_door::HelloResults,
+    ) -> Result<(), capnp::Error> {
+        let said = wire::hello::read(params.get()?.get_hello()?)?;
+        self.gate.open();
+        if let Some(refused) = check_hello(&said) {
+            wire::refusal::write(&refused, results.get().init_refused());
+            return Ok(());
+        }
+        welcome(&self.local.shared, &self.name, self.viewer.owner(), results.get().init_welcome());
+        let service = PoolService {
+            local: self.local.clone(),
+            viewer: self.viewer.clone(),
+            connection: self.connection,
+            gate: self.gate.clone(),
+        };
+        if matches!(self.viewer, Viewer::Admin(_)) {
+            let admin: admin::Client = capnp_rpc::new_client(service);
+            results.get().set_pool(admin.clone().cast_to());
+            results.get().set_admin(admin);
+        } else {
+            results.get().set_pool(capnp_rpc::new_client(service));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a peer's version fits; otherwise which side has to be upgraded.
+pub(super) fn check_hello(said: &wire::hello::Hello) -> Option<Refusal> {
+    let ours = wire::hello::Hello::ours();
+    let skew = wire::hello::Hello::skew(said, &ours)?;
+    let side = match skew {
+        wire::hello::Skew::UpgradeCaller => "upgrade the side that called",
+        wire::hello::Skew::UpgradePool => "upgrade the pool",
+    };
+    let text = format!(
+        "this side speaks protocol {}.{}, the pool {}.{}",
+        said.major, said.minor, ours.major, ours.minor
+    );
+    Some(Refusal::new("version-skew", text).fact("way out", side))
+}
+
+pub(super) fn welcome(shared: &Shared, you: &str, owner: &str, to: types_capnp::welcome::Builder<'_>) {
+    let welcome = wire::hello::Welcome {
+        hello: wire::hello::Hello::ours(),
+        pool: shared.info.name.clone(),
+        fingerprint: shared.info.fingerprint,
+        boot_id: shared.info.boot_id.clone(),
+        uid: shared.info.uid,
+        you: you.to_owned(),
+        owner: owner.to_owned(),
+    };
+    wire::hello::write_welcome(&welcome, to);
+}
+
+/// The pool, for one owner.
+#[derive(Clone)]
+pub(super) struct PoolService {
+    local: Local,
+    viewer: Viewer,
+    connection: ConnectionId,
+    gate: GateState,
+}
+
+impl PoolService {
+    fn shared(&self) -> &Shared {
+        &self.local.shared
+    }
+
+    fn handle(&self, id: JobId) -> job::Client {
+        capnp_rpc::new_client(JobService::new(self.local.clone(), self.viewer.clone(), id))
+    }
+}
+
+/// Submits for an owner; the same request again is the same job, also when that has ended.
+pub(super) async fn submit(
+    local: &Local,
+    owner: &str,
+    request: RequestId,
+    spec: JobSpec,
+) -> Result<Result<JobId, Refusal>, capnp::Error> {
+    if let Some(row) = local.history(|history| history.by_request(owner, request))? {
+        let known = wire::record::decode_job(&row.body)?;
+        let same = known.submission.spec.digest() == spec.digest();
+        return Ok(if same { Ok(row.id) } else { Err(submit_refusal(SubmitError::RequestReused(row.id))) });
+    }
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce).map_err(|error| capnp::Error::failed(error.to_string()))?;
+    let submit = Submit {
+        owner: owner.to_owned(),
+        request,
+        nonce: JobNonce(u64::from_le_bytes(nonce)),
+        spec: Arc::new(spec),
+    };
+    let accepted = local.shared.pool.update(move |pool, now| pool.submit(now, submit)).await?;
+    Ok(accepted.map_err(submit_refusal))
+}
+
+fn submit_refusal(error: SubmitError) -> Refusal {
+    let code = match error {
+        SubmitError::RequestReused(_) => "request-reused",
+        SubmitError::QueueFull(_) | SubmitError::PoolFull(_) => "queue-full",
+    };
+    Refusal::new(code, error)
+}
+
+/// The refusal of an id that does not exist, or that the caller may not see.
+pub(super) fn no_such_job(id: JobId, newest: JobId) -> Refusal {
+    let newest = if newest.0 == 0 { "there is none yet".to_owned() } else { format!("newest is {newest}") };
+    Refusal::new("no-such-job", format!("no job {id} ({newest})")).hint("clusterctl jobs --all")
+}
+
+/// Reads a request id.
+pub(super) fn read_request(from: capnp::Result<capnp::data::Reader<'_>>) -> Result<RequestId, WireError> {
+    Ok(RequestId(wire::text::read_array(from, "a request id")?))
+}
+
+/// What a bad message is answered with, where a person may have written what is bad in it.
+pub(super) fn bad_request(error: &WireError) -> Refusal {
+    let code = match error {
+        WireError::Constraint(_) => "bad-constraint",
+        WireError::Spec(crate::core::job::BadSpec::TooBig(_)) => "script-too-big",
+        _ => "bad-request",
+    };
+    Refusal::new(code, error)
+}
+
+impl pool::Server for PoolService {
+    async fn submit(
+        self: Rc<Self>,
+        params: pool::SubmitParams,
+        mut results: pool::SubmitResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let request = read_request(params.get_request())?;
+        let spec = match wire::job::read(params.get_spec()?) {
+            Ok(spec) => spec,
+            Err(error) => {
+                wire::refusal::write(&bad_request(&error), results.get().init_refused());
+                return Ok(());
+            }
+        };
+        match submit(&self.local, self.viewer.owner(), request, spec).await? {
+            Ok(id) => {
+                results.get().set_job(id.0);
+                results.get().set_handle(self.handle(id));
+            }
+            Err(refused) => wire::refusal::write(&refused, results.get().init_refused()),
+        }
+        Ok(())
+    }
+
+    async fn job(
+        self: Rc<Self>,
+        params: pool::JobParams,
+        mut results: pool::JobResults,
+    ) -> Result<(), capnp::Error> {
+        let id = JobId(params.get()?.get_id());
+        let service = JobService::new(self.local.clone(), self.viewer.clone(), id);
+        if service.info().await?.is_some() {
+            results.get().set_handle(capnp_rpc::new_client(service));
+        } else {
+            let newest = self.shared().pool.update(|pool, _| pool.load().newest).await?;
+            wire::refusal::write(&no_such_job(id, newest), results.get().init_refused());
+        }
+        Ok(())
+    }
+
+    async fn jobs(
+        self: Rc<Self>,
+        params: pool::JobsParams,
+        mut results: pool::JobsResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let filter = wire::job::read_filter(params.get_filter()?)?;
+        let before = Some(JobId(params.get_before())).filter(|id| id.0 > 0);
+        let limit = match params.get_limit() as usize {
+            0 => 100,
+            limit => limit.min(limits::PAGE_MAX),
+        };
+        let (viewer, asked) = (self.viewer.clone(), filter.clone());
+        let page =
+            self.shared().pool.update(move |pool, _| pool.list(&viewer, &asked, before, limit)).await?;
+        let hour_ago = crate::core::time::WallTime(crate::process::clock::wall().0 - 3_600_000);
+        let query = JobQuery {
+            owner: match &self.viewer {
+                Viewer::Owner(owner) => Some(owner.clone()),
+                Viewer::Admin(_) => None,
+            },
+            before,
+            states: filter.states.clone(),
+            name: filter.name.clone(),
+            submitted_since: filter.since,
+            ended_since: None,
+        };
+        let recent = JobQuery { ended_since: (!filter.all).then_some(hour_ago), ..query.clone() };
+        let wants_ended = filter.states.is_empty() || filter.states.iter().any(|state| state.is_over());
+        let (rows, mut older) = if wants_ended {
+            self.local.history(|history| history.jobs(&recent, limit))?
+        } else {
+            (Vec::new(), 0)
+        };
+        if wants_ended && !filter.all {
+            let (_, all) = self.local.history(|history| history.jobs(&query, 0))?;
+            older = all.saturating_sub(rows.len() as u64);
+        }
+        let mut jobs = page.jobs;
+        for row in rows {
+            if !jobs.iter().any(|job| job.id == row.id) {
+                jobs.push(self.ended_info(&row)?);
+            }
+        }
+        jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
+        older += page.older + jobs.len().saturating_sub(limit) as u64;
+        jobs.truncate(limit);
+        let mut results = results.get();
+        results.set_older(older);
+        results.set_newest(page.newest.0);
+        let mut list = results.init_jobs(wire::text::count(&jobs));
+        for (n, info) in (0..).zip(&jobs) {
+            wire::job::write_info(info, list.reborrow().get(n));
+        }
+        Ok(())
+    }
+
+    async fn wait(
+        self: Rc<Self>,
+        params: pool::WaitParams,
+        mut results: pool::WaitResults,
+    ) -> Result<(), capnp::Error> {
+        let ids = params.get()?.get_ids()?;
+        wire::text::check_len(ids.len(), "the list of jobs", limits::PAGE_MAX)?;
+        let services: Vec<JobService> = ids
+            .iter()
+            .map(|id| JobService::new(self.local.clone(), self.viewer.clone(), JobId(id)))
+            .collect();
+        let deadline = tokio::time::Instant::now() + self.shared().timing.wait_call;
+        let (ended, unknown) = loop {
+            let (mut ended, mut unknown, mut live) = (Vec::new(), Vec::new(), Vec::new());
+            for service in &services {
+                match service.info().await? {
+                    None => unknown.push(service.id()),
+                    Some(info) if info.ended.is_some() => ended.push(info),
+                    Some(_) => live.push(service),
+                }
+            }
+            if !ended.is_empty() || live.is_empty() {
+                break (ended, unknown);
+            }
+            let overs = live.iter().map(|service| Box::pin(service.over()));
+            let first = futures::future::select_all(overs);
+            if tokio::time::timeout_at(deadline, first).await.is_err() {
+                break (ended, unknown);
+            }
+        };
+        let mut list = results.get().init_ended(wire::text::count(&ended));
+        for (n, info) in (0..).zip(&ended) {
+            wire::job::write_info(info, list.reborrow().get(n));
+        }
+        let mut list = results.get().init_unknown(wire::text::count(&unknown));
+        for (n, id) in (0..).zip(&unknown) {
+            list.set(n, id.0);
+        }
+        Ok(())
+    }
+
+    async fn workers(
+        self: Rc<Self>,
+        params: pool::WorkersParams,
+        mut results: pool::WorkersResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let after = wire::text::read(params.get_after(), "a name", limits::NAME_BYTES_MAX)?;
+        let limit = params.get_limit() as usize;
+        let page = self.shared().pool.update(move |pool, now| pool.worker_page(now, &after, limit)).await?;
+        results.get().set_more(page.more);
+        let mut list = results.get().init_workers(wire::text::count(&page.workers));
+        for (n, info) in (0..).zip(&page.workers) {
+            wire::worker::write_info(info, list.reborrow().get(n));
+        }
+        Ok(())
+    }
+
+    async fn status(
+        self: Rc<Self>,
+        _params: pool::StatusParams,
+        mut results: pool::StatusResults,
+    ) -> Result<(), capnp::Error> {
+        let load = self.shared().pool.update(|pool, _| pool.load()).await?;
+        let info = &self.shared().info;
+        let (output_bytes, output_limit_bytes) = self.shared().output.reader().usage();
+        let status = PoolStatus {
+            name: info.name.clone(),
+            pid: std::process::id(),
+            state: info.state.display().to_string(),
+            listening: info.listening.clone(),
+            since: info.since,
+            workers: load.workers,
+            silent: load.silent,
+            slots: load.slots,
+            used: load.used,
+            queued: load.queued,
+            running: load.running,
+            unknown: load.unknown,
+            build: crate::build().to_owned(),
+            output_bytes,
+            output_limit_bytes,
+            fingerprint: info.fingerprint,
+            newest: load.newest,
+        };
+        wire::status::write(&status, results.get().init_status());
+        Ok(())
+    }
+
+    async fn cancel(
+        self: Rc<Self>,
+        params: pool::CancelParams,
+        mut results: pool::CancelResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let how = wire::outcome::read_cancel(params.get_how()?);
+        let ids = params.get_ids()?;
+        wire::text::check_len(ids.len(), "the list of jobs", limits::PAGE_MAX)?;
+        let mut list = results.get().init_results(ids.len());
+        for (n, id) in (0..).zip(ids.iter()) {
+            let service = JobService::new(self.local.clone(), self.viewer.clone(), JobId(id));
+            service.cancel_into(Vec::new(), how, list.reborrow().get(n)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl PoolService {
+    fn ended_info(&self, row: &crate::store::JobRow) -> Result<JobInfo, capnp::Error> {
+        let ended = wire::record::decode_job(&row.body)?;
+        let mut info = Pool::info_of_ended(&ended);
+        super::job_service::add_task(&self.local, &mut info)?;
+        Ok(info)
+    }
+}
+
+impl admin::Server for PoolService {
+    async fn create_token(
+        self: Rc<Self>,
+        params: admin::CreateTokenParams,
+        mut results: admin::CreateTokenResults,
+    ) -> Result<(), capnp::Error> {
+        let wish = wire::token::read_wish(params.get()?.get_wish()?)?;
+        let role = wish.role;
+        let secret = Token::new_secret().map_err(|error| capnp::Error::failed(error.to_string()))?;
+        let hash = secret_hash(&secret);
+        let made = self
+            .shared()
+            .pool
+            .update(move |pool, now| {
+                let id = pool.create_token(now, wish, hash)?;
+                Ok::<_, crate::core::pool::TokenError>(
+                    pool.tokens(now).into_iter().find(|token| token.id == id),
+                )
+            })
+            .await?;
+        match made {
+            Ok(Some(info)) => {
+                let token = Token::new(role, &self.shared().info.fingerprint, info.id, secret);
+                results.get().set_token(token.to_string());
+                wire::token::write_info(&info, results.get().init_info());
+            }
+            Ok(None) => return Err(capnp::Error::failed("the token that was just made is gone".to_owned())),
+            Err(error) => {
+                wire::refusal::write(&Refusal::new("token-refused", error), results.get().init_refused());
+            }
+        }
+        Ok(())
+    }
+
+    async fn tokens(
+        self: Rc<Self>,
+        _params: admin::TokensParams,
+        mut results: admin::TokensResults,
+    ) -> Result<(), capnp::Error> {
+        let tokens = self.shared().pool.update(|pool, now| pool.tokens(now)).await?;
+        let mut list = results.get().init_tokens(wire::text::count(&tokens));
+        for (n, token) in (0..).zip(&tokens) {
+            wire::token::write_info(token, list.reborrow().get(n));
+        }
+        Ok(())
+    }
+
+    async fn revoke_token(
+        self: Rc<Self>,
+        params: admin::RevokeTokenParams,
+        mut results: admin::RevokeTokenResults,
+    ) -> Result<(), capnp::Error> {
+        let id = TokenId(params.get()?.get_id());
+        let revoked = self.shared().pool.update(move |pool, now| pool.revoke_token(now, id)).await?;
+        if revoked.is_err() {
+            let refused =
+                Refusal::new("no-such-token", format!("no token {id}")).hint("clusterctl token list");
+            wire::refusal::write(&refused, results.get().init_refused());
+        }
+        Ok(())
+    }
+
+    async fn local_worker(
+        self: Rc<Self>,
+        params: admin::LocalWorkerParams,
+        mut results: admin::LocalWorkerResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let name = wire::text::read(params.get_name(), "a name", limits::NAME_BYTES_MAX)?;
+        let name = Name::parse(&name).map_err(WireError::from)?;
+        let choice = if params.get_given() { NameChoice::Given } else { NameChoice::Default };
+        let known = self.shared().pool.update(move |pool, now| pool.local_worker(now, &name, choice)).await?;
+        match known {
+            Ok((worker, _)) => {
+                let registrar =
+                    Registrar::new(self.local.clone(), worker, self.connection, self.gate.clone());
+                results.get().set_registrar(capnp_rpc::new_client(registrar));
+            }
+            Err(error) => {
+                wire::refusal::write(&Refusal::new("name-taken", error), results.get().init_refused())
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_worker(
+        self: Rc<Self>,
+        params: admin::RemoveWorkerParams,
+        mut results: admin::RemoveWorkerResults,
+    ) -> Result<(), capnp::Error> {
+        let name = wire::text::read(params.get()?.get_name(), "a name", limits::NAME_BYTES_MAX)?;
+        let text = format!("no worker \"{name}\"");
+        match self.shared().pool.update(move |pool, now| pool.remove_worker(now, &name)).await? {
+            Ok(lost) => results.get().set_lost(lost),
+            Err(_) => {
+                let refused = Refusal::new("no-such-worker", text).hint("clusterctl workers");
+                wire::refusal::write(&refused, results.get().init_refused());
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop(
+        self: Rc<Self>,
+        params: admin::StopParams,
+        mut results: admin::StopResults,
+    ) -> Result<(), capnp::Error> {
+        let reason = params.get()?.get_why()?;
+        let load = self.shared().pool.update(|pool, _| pool.load()).await?;
+        results.get().set_running(load.running + load.unknown);
+        results.get().set_queued(load.queued);
+        match reason {
+            StopReason::Asked | StopReason::Handover => self.shared().stop(Stop::Asked),
+        }
+        Ok(())
+    }
+}
+
+/// What a cancel that could do nothing is answered with.
+pub(super) fn cancel_refusal(
+    error: CancelError,
+    id: JobId,
+    info: Option<&JobInfo>,
+    newest: JobId,
+) -> Refusal {
+    match (error, info) {
+        (CancelError::AlreadyOver, Some(info)) => over_refusal(id, info.counts.state()),
+        (_, Some(info)) if info.ended.is_some() => over_refusal(id, info.counts.state()),
+        _ => no_such_job(id, newest),
+    }
+}
+
+fn over_refusal(id: JobId, state: TaskState) -> Refusal {
+    let text = match state {
+        TaskState::Done => "is already done".to_owned(),
+        TaskState::Failed => "already failed".to_owned(),
+        TaskState::Cancelled => "is already cancelled".to_owned(),
+        other => format!("is already {}", other.as_str()),
+    };
+    Refusal::new("not-running", format!("job {id} {text}, nothing to cancel"))
+        .hint(format!("clusterctl logs {id}"))
+}

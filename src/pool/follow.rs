@@ -1,0 +1,384 @@
+//! Sending a job's events and output to somebody who follows it: first what has happened, then what happens.
+//!
+//! Events come from the pool's loop, bytes from the output store, each at its own pace; a follower that falls behind
+//! loses its place among the events and begins again from the pool's state, where it was.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+
+use super::job_service::never_started;
+use super::shared::Local;
+use crate::core::id::{AttemptNumber, Fence, JobId, JobNonce, TaskId};
+use crate::core::limits;
+use crate::core::outcome::{Cancel, Outcome, Usage};
+use crate::core::output::OutputTotals;
+use crate::core::pool::{JobEvent, Pool, Viewer, WatchStart, WatcherId};
+use crate::core::range::RangeSet;
+use crate::core::record::TaskEnded;
+use crate::core::refusal::Refusal;
+use crate::core::view::{JobInfo, TaskEnd, TaskEvent, TaskEventKind, TaskState};
+use crate::schema::pool_capnp::{job, sink};
+use crate::store::output::OutputRead;
+use crate::wire;
+
+/// Events that a follower lets pile up.
+const EVENTS_MAX: usize = 4096;
+/// Bytes read from the output store at a time.
+const READ_BYTES: usize = 256 << 10;
+/// Partly seen tasks that a follower may come back with.
+const PARTLY_MAX: usize = 4096;
+
+/// A following, as it was asked for and as far as it has come.
+pub(super) struct Follower {
+    local: Local,
+    viewer: Viewer,
+    job: JobId,
+    sink: sink::Client,
+    wanted: Option<RangeSet>,
+    live: bool,
+    attempt: Option<u32>,
+    until_now: bool,
+    /// Tasks that were seen to their end.
+    seen: RangeSet,
+    /// How far the others were seen: attempt and position.
+    partly: BTreeMap<u32, (u32, u64)>,
+}
+
+/// Waits for output of a task.
+type Change = std::pin::Pin<Box<dyn Future<Output = (u32, watch::Receiver<u64>)>>>;
+
+impl Follower {
+    pub(super) fn read(
+        local: Local,
+        viewer: Viewer,
+        job: JobId,
+        params: job::follow_params::Reader<'_>,
+    ) -> Result<Self, capnp::Error> {
+        let (what, from) = (params.get_what()?, params.get_from()?);
+        let tasks = wire::fence::read_ranges(what.get_tasks()?, limits::ARRAY_RANGES_MAX)?;
+        let partly = from.get_partly()?;
+        wire::text::check_len(partly.len(), "the list of positions", PARTLY_MAX)?;
+        Ok(Self {
+            local,
+            viewer,
+            job,
+            sink: params.get_sink()?,
+            wanted: (!tasks.is_empty()).then(|| RangeSet::of(&tasks)),
+            live: what.get_live(),
+            attempt: Some(what.get_attempt()).filter(|attempt| *attempt > 0),
+            until_now: what.get_until_now(),
+            seen: RangeSet::of(&wire::fence::read_ranges(from.get_tasks()?, 1 << 20)?),
+            partly: partly
+                .iter()
+                .map(|one| (one.get_task(), (one.get_attempt(), one.get_position())))
+                .collect(),
+        })
+    }
+
+    /// Sends all there is to send.
+    pub(super) async fn run(mut self) -> Result<(), capnp::Error> {
+        loop {
+            let (viewer, job, peers) = (self.viewer.clone(), self.job, self.local.shared.peers.clone());
+            let (sender, events) = mpsc::channel(EVENTS_MAX);
+            let start = self.local.shared.pool.update(move |pool, _| {
+                let start = pool.watch(&viewer, job)?;
+                peers.watch(start.watcher, sender);
+                Some(start)
+            });
+            let Some(start) = start.await? else { return self.send_ended().await };
+            let guard = Watching { local: self.local.clone(), watcher: start.watcher };
+            let over = self.send_live(start, events).await?;
+            drop(guard);
+            if over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wants(&self, index: u32) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.contains(index)) && !self.seen.contains(index)
+    }
+
+    /// Follows a live job; whether it came to the end of what was asked for.
+    async fn send_live(
+        &mut self,
+        start: WatchStart,
+        mut events: mpsc::Receiver<(JobId, JobEvent)>,
+    ) -> Result<bool, capnp::Error> {
+        let nonce = start.nonce;
+        self.send_over(&start.over, nonce).await?;
+        let mut changes: FuturesUnordered<Change> = FuturesUnordered::new();
+        let mut open: BTreeMap<u32, Fence> = BTreeMap::new();
+        for task in &start.active {
+            if !self.wants(task.index) {
+                continue;
+            }
+            let kind = match task.state {
+                TaskState::Running => TaskEventKind::Started,
+                TaskState::Unknown => TaskEventKind::Unknown(None),
+                _ => TaskEventKind::Queued,
+            };
+            let fence = self.fence(nonce, task.index, task.attempt);
+            self.event(&TaskEvent {
+                task: task.index,
+                attempt: task.attempt,
+                worker: task.worker.clone(),
+                kind,
+            })
+            .await?;
+            if self.live {
+                self.send_earlier(fence).await?;
+                open.insert(task.index, fence);
+                changes.push(self.change(fence));
+            } else if self.until_now {
+                self.send_output(fence).await?;
+            }
+        }
+        if self.until_now {
+            for fence in open.into_values() {
+                self.send_output(fence).await?;
+            }
+            return self.done(&start.info).await.map(|()| true);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                Some((index, receiver)) = changes.next(), if !changes.is_empty() => {
+                    if let Some(&fence) = open.get(&index) {
+                        self.send_output(fence).await?;
+                        changes.push(wait_for_change(index, receiver));
+                    }
+                }
+                event = events.recv() => match event {
+                    // It was too slow: begin again where it is.
+                    None => return Ok(false),
+                    Some((_, JobEvent::Over(info))) => {
+                        let mut info = *info;
+                        super::job_service::add_task(&self.local, &mut info)?;
+                        return self.done(&info).await.map(|()| true);
+                    }
+                    Some((_, JobEvent::Ended(ended))) => {
+                        open.remove(&ended.end.fence.task.index);
+                        self.send_task(&ended).await?;
+                    }
+                    Some((_, JobEvent::Cancelled(ranges, how))) => self.send_cancelled(&ranges, how).await?,
+                    Some((_, JobEvent::Task(event))) => {
+                        if !self.wants(event.task) {
+                            continue;
+                        }
+                        let fence = self.fence(nonce, event.task, event.attempt);
+                        if matches!(event.kind, TaskEventKind::AttemptLost(_)) {
+                            self.send_output(fence).await?;
+                            open.remove(&event.task);
+                        }
+                        self.event(&event).await?;
+                        let begins = matches!(event.kind, TaskEventKind::Started);
+                        if self.live && begins && open.get(&event.task) != Some(&fence) {
+                            open.insert(event.task, fence);
+                            changes.push(self.change(fence));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Sends a job that has ended.
+    async fn send_ended(&mut self) -> Result<(), capnp::Error> {
+        let ended = self.local.ended_job(self.job)?.filter(|ended| self.viewer.sees(&ended.submission.owner));
+        let Some(ended) = ended else {
+            return Err(capnp::Error::failed("this job is no longer known".to_owned()));
+        };
+        let array = ended.submission.spec.array.as_ref();
+        let all = array.map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
+        self.send_over(&all, ended.submission.nonce).await?;
+        let mut info = Pool::info_of_ended(&ended);
+        super::job_service::add_task(&self.local, &mut info)?;
+        self.done(&info).await
+    }
+
+    /// Sends tasks that have ended, in the order of their indices.
+    async fn send_over(&mut self, over: &RangeSet, nonce: JobNonce) -> Result<(), capnp::Error> {
+        let mut left: RangeSet = match &self.wanted {
+            Some(wanted) => over.intersection(wanted).difference(&self.seen),
+            None => over.difference(&self.seen),
+        };
+        let mut after = left.first().and_then(|first| first.checked_sub(1));
+        while !left.is_empty() {
+            let job = self.job;
+            let rows = self.local.history(|history| history.tasks(job, after, limits::PAGE_MAX))?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.task.index);
+            for row in rows {
+                if left.remove(row.task.index) {
+                    let ended = wire::record::decode_task(&row.body)?;
+                    debug_assert_eq!(ended.end.fence.nonce, nonce, "a job's tasks have its nonce");
+                    self.send_task(&ended).await?;
+                }
+            }
+        }
+        // What has no row never had an attempt.
+        let never: Vec<(u32, u32)> = left.ranges().collect();
+        self.send_cancelled(&never, Cancel::Terminate).await
+    }
+
+    async fn send_cancelled(&mut self, ranges: &[(u32, u32)], how: Cancel) -> Result<(), capnp::Error> {
+        for &(first, last) in ranges {
+            for index in first..=last {
+                if !self.wants(index) {
+                    continue;
+                }
+                self.seen.insert(index);
+                let info = never_started(index);
+                let end = TaskEnd {
+                    outcome: Outcome::Cancelled(how),
+                    usage: Usage::default(),
+                    totals: OutputTotals::default(),
+                };
+                let kind = TaskEventKind::Ended(end);
+                self.event(&TaskEvent { task: index, attempt: info.attempt, worker: None, kind }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is left of a task that has ended.
+    async fn send_task(&mut self, ended: &TaskEnded) -> Result<(), capnp::Error> {
+        let end = &ended.end;
+        let index = end.fence.task.index;
+        if !self.wants(index) {
+            return Ok(());
+        }
+        let last = Fence { attempt: AttemptNumber(self.attempt.unwrap_or(end.fence.attempt.0)), ..end.fence };
+        self.send_earlier(last).await?;
+        self.send_output(last).await?;
+        if last == end.fence {
+            let from = self.position(last);
+            for chunk in &end.tail {
+                if let Some(chunk) = chunk.clone().from_position(from) {
+                    self.write(last, &chunk).await?;
+                }
+            }
+        }
+        self.seen.insert(index);
+        self.partly.remove(&index);
+        let kind = TaskEventKind::Ended(TaskEnd {
+            outcome: end.outcome.clone(),
+            usage: end.usage,
+            totals: end.totals,
+        });
+        let worker = (!ended.worker.is_empty()).then(|| ended.worker.clone());
+        self.event(&TaskEvent { task: index, attempt: end.fence.attempt.0, worker, kind }).await
+    }
+
+    /// Sends the attempts before this one, unless a certain one is wanted or they were seen.
+    async fn send_earlier(&mut self, fence: Fence) -> Result<(), capnp::Error> {
+        if self.attempt.is_some() {
+            return Ok(());
+        }
+        let seen = self.partly.get(&fence.task.index).map_or(1, |(attempt, _)| *attempt);
+        for attempt in seen..fence.attempt.0 {
+            self.send_output(Fence { attempt: AttemptNumber(attempt), ..fence }).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends durable output of an attempt from where the follower is.
+    async fn send_output(&mut self, fence: Fence) -> Result<(), capnp::Error> {
+        loop {
+            let from = self.position(fence);
+            let read = self.local.shared.output.reader().read(fence, from, READ_BYTES);
+            match read.map_err(|error| capnp::Error::failed(error.to_string()))? {
+                OutputRead::Nothing => return Ok(()),
+                OutputRead::Gone(kept_from) => {
+                    let mut request = self.sink.gone_request();
+                    let mut gone = request.get();
+                    gone.set_task(fence.task.index);
+                    gone.set_attempt(fence.attempt.0);
+                    gone.set_position(kept_from);
+                    let text = format!("the output of job {} is no longer kept", self.job);
+                    let (_, limit) = self.local.shared.output.reader().usage();
+                    let refused = Refusal::new("output-gone", text).fact("limit", format!("{limit} bytes"));
+                    wire::refusal::write(&refused, gone.init_refused());
+                    request.send().await?;
+                    self.partly.insert(fence.task.index, (fence.attempt.0, kept_from));
+                }
+                OutputRead::Chunks(chunks) => {
+                    for chunk in chunks {
+                        self.write(fence, &chunk).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn position(&self, fence: Fence) -> u64 {
+        match self.partly.get(&fence.task.index) {
+            Some(&(attempt, position)) if attempt == fence.attempt.0 => position,
+            _ => 0,
+        }
+    }
+
+    fn fence(&self, nonce: JobNonce, index: u32, attempt: u32) -> Fence {
+        Fence { nonce, task: TaskId { job: self.job, index }, attempt: AttemptNumber(attempt) }
+    }
+
+    fn change(&self, fence: Fence) -> Change {
+        let mut receiver = self.local.shared.output.subscribe(fence);
+        // What is there already counts as a change.
+        receiver.mark_changed();
+        wait_for_change(fence.task.index, receiver)
+    }
+
+    async fn write(&mut self, fence: Fence, chunk: &crate::core::output::Chunk) -> Result<(), capnp::Error> {
+        let mut request = self.sink.write_request();
+        let mut params = request.get();
+        params.set_task(fence.task.index);
+        params.set_attempt(fence.attempt.0);
+        wire::output::write(chunk, params.init_chunk());
+        request.send().await?;
+        self.partly.insert(fence.task.index, (fence.attempt.0, chunk.end()));
+        Ok(())
+    }
+
+    async fn event(&self, event: &TaskEvent) -> Result<(), capnp::Error> {
+        let mut request = self.sink.event_request();
+        wire::task::write_event(event, request.get().init_event());
+        request.send().await
+    }
+
+    async fn done(&self, info: &JobInfo) -> Result<(), capnp::Error> {
+        let mut request = self.sink.done_request();
+        wire::job::write_info(info, request.get().init_info());
+        request.send().promise.await?;
+        Ok(())
+    }
+}
+
+fn wait_for_change(index: u32, mut receiver: watch::Receiver<u64>) -> Change {
+    Box::pin(async move {
+        // The sender goes only with the output's loop, and then everything ends.
+        let _ = receiver.changed().await;
+        (index, receiver)
+    })
+}
+
+/// A place among those who watch a job.
+struct Watching {
+    local: Local,
+    watcher: WatcherId,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let (pool, watcher) = (self.local.shared.pool.clone(), self.watcher);
+        self.local.shared.peers.unwatch(watcher);
+        tokio::task::spawn_local(async move {
+            // The pool may have ended: then nobody watches.
+            let _ = pool.update(move |pool, _| pool.unwatch(watcher)).await;
+        });
+    }
+}

@@ -1,0 +1,342 @@
+//! The capability to one job, live or ended.
+
+use std::rc::Rc;
+
+use tokio::sync::mpsc;
+
+use super::client_service::{cancel_refusal, no_such_job, read_request, submit};
+use super::follow::Follower;
+use super::shared::{Local, Shared};
+use crate::core::id::JobId;
+use crate::core::job::{Array, JobSpec};
+use crate::core::limits;
+use crate::core::outcome::Cancel;
+use crate::core::pool::{JobEvent, Pool, Viewer, info_of_ended_task};
+use crate::core::range::RangeSet;
+use crate::core::refusal::Refusal;
+use crate::core::view::{JobInfo, TaskInfo, TaskState, Why};
+use crate::schema::pool_capnp::{cancel_result, following, job};
+use crate::wire;
+
+/// Events that a waiter lets pile up.
+const EVENTS_MAX: usize = 64;
+
+/// One job, for somebody who may see it.
+#[derive(Clone)]
+pub(super) struct JobService {
+    local: Local,
+    viewer: Viewer,
+    id: JobId,
+}
+
+impl JobService {
+    pub(super) fn new(local: Local, viewer: Viewer, id: JobId) -> Self {
+        Self { local, viewer, id }
+    }
+
+    pub(super) fn id(&self) -> JobId {
+        self.id
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.local.shared
+    }
+
+    /// The job as it is, live or ended; `None` if the viewer may not see it.
+    pub(super) async fn info(&self) -> Result<Option<JobInfo>, capnp::Error> {
+        let (viewer, id) = (self.viewer.clone(), self.id);
+        if let Some(info) = self.shared().pool.update(move |pool, _| pool.info(&viewer, id)).await? {
+            return Ok(Some(info));
+        }
+        let Some(ended) = self.local.ended_job(self.id)? else { return Ok(None) };
+        if !self.viewer.sees(&ended.submission.owner) {
+            return Ok(None);
+        }
+        let mut info = Pool::info_of_ended(&ended);
+        add_task(&self.local, &mut info)?;
+        Ok(Some(info))
+    }
+
+    /// Waits until the job has ended, or something about it has to be asked again.
+    pub(super) async fn over(&self) -> Result<(), capnp::Error> {
+        let (viewer, id, peers) = (self.viewer.clone(), self.id, self.shared().peers.clone());
+        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+        let watcher = self
+            .shared()
+            .pool
+            .update(move |pool, _| {
+                let start = pool.watch(&viewer, id)?;
+                peers.watch(start.watcher, sender);
+                Some(start.watcher)
+            })
+            .await?;
+        let Some(watcher) = watcher else { return Ok(()) };
+        while let Some((_, event)) = events.recv().await {
+            if matches!(event, JobEvent::Over(_)) {
+                break;
+            }
+        }
+        self.shared().peers.unwatch(watcher);
+        self.shared().pool.update(move |pool, _| pool.unwatch(watcher)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn cancel_into(
+        &self,
+        tasks: Vec<(u32, u32)>,
+        how: Cancel,
+        mut to: cancel_result::Builder<'_>,
+    ) -> Result<(), capnp::Error> {
+        let (viewer, id) = (self.viewer.clone(), self.id);
+        to.set_job(id.0);
+        let (done, newest) = self
+            .shared()
+            .pool
+            .update(move |pool, now| (pool.cancel(now, &viewer, id, &tasks, how), pool.load().newest))
+            .await?;
+        match done {
+            Ok(done) => {
+                to.set_cancelled(done.cancelled);
+                to.set_cancelling(done.cancelling);
+            }
+            Err(error) => {
+                let info = self.info().await?;
+                wire::refusal::write(&cancel_refusal(error, id, info.as_ref(), newest), to.init_refused());
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole request, of a live or an ended job.
+    async fn whole_spec(&self) -> Result<Option<JobSpec>, capnp::Error> {
+        let (viewer, id) = (self.viewer.clone(), self.id);
+        if let Some(spec) = self.shared().pool.update(move |pool, _| pool.spec(&viewer, id)).await? {
+            return Ok(Some((*spec).clone()));
+        }
+        let ended = self.local.ended_job(self.id)?.filter(|ended| self.viewer.sees(&ended.submission.owner));
+        Ok(ended.map(|ended| (*ended.submission.spec).clone()))
+    }
+
+    async fn failed(&self) -> Result<RangeSet, capnp::Error> {
+        let (viewer, id) = (self.viewer.clone(), self.id);
+        if let Some(failed) = self.shared().pool.update(move |pool, _| pool.failed(&viewer, id)).await? {
+            return Ok(failed);
+        }
+        let ended = self.local.ended_job(self.id)?.filter(|ended| self.viewer.sees(&ended.submission.owner));
+        Ok(ended.map(|ended| RangeSet::of(&ended.failed)).unwrap_or_default())
+    }
+
+    /// The spec of a job that does this one again.
+    async fn again(&self, only_failed: bool) -> Result<Result<JobSpec, Refusal>, capnp::Error> {
+        let Some(mut spec) = self.whole_spec().await? else {
+            return Ok(Err(no_such_job(self.id, JobId(0))));
+        };
+        if only_failed {
+            let failed = self.failed().await?;
+            if failed.is_empty() {
+                let text = format!("no task of job {} has failed", self.id);
+                return Ok(Err(Refusal::new("nothing-failed", text)));
+            }
+            if let Some(array) = &spec.array {
+                match Array::new(failed.ranges().collect(), array.at_once) {
+                    Ok(array) => spec.array = Some(array),
+                    Err(why) => return Ok(Err(Refusal::new("bad-array", why))),
+                }
+            }
+        }
+        Ok(Ok(spec))
+    }
+}
+
+/// What is kept of an ended plain job's task, or of the first failed one of an array.
+pub(super) fn add_task(local: &Local, info: &mut JobInfo) -> Result<(), capnp::Error> {
+    let index = match (&info.spec.array, info.failed.first()) {
+        (None, _) => 0,
+        (Some(_), Some(&(first, _))) => first,
+        (Some(_), None) => return Ok(()),
+    };
+    info.task =
+        ended_task(local, info.id, index)?.or_else(|| (info.spec.array.is_none()).then(|| never_started(0)));
+    Ok(())
+}
+
+/// An ended task that had an attempt.
+pub(super) fn ended_task(local: &Local, job: JobId, index: u32) -> Result<Option<TaskInfo>, capnp::Error> {
+    let rows = local.history(|history| history.tasks(job, index.checked_sub(1), 1))?;
+    let row = rows.into_iter().find(|row| row.task.index == index);
+    Ok(row
+        .map(|row| wire::record::decode_task(&row.body))
+        .transpose()?
+        .map(|ended| info_of_ended_task(&ended)))
+}
+
+/// A task that was cancelled while it waited.
+pub(super) fn never_started(index: u32) -> TaskInfo {
+    TaskInfo {
+        index,
+        state: TaskState::Cancelled,
+        attempt: 0,
+        worker: None,
+        started: None,
+        ended: None,
+        end: None,
+        cancelling: false,
+    }
+}
+
+impl job::Server for JobService {
+    async fn info(
+        self: Rc<Self>,
+        _params: job::InfoParams,
+        mut results: job::InfoResults,
+    ) -> Result<(), capnp::Error> {
+        let info = JobService::info(&self).await?;
+        let info = info.ok_or_else(|| capnp::Error::failed("this job is no longer known".to_owned()))?;
+        wire::job::write_info(&info, results.get().init_info());
+        Ok(())
+    }
+
+    async fn spec(
+        self: Rc<Self>,
+        _params: job::SpecParams,
+        mut results: job::SpecResults,
+    ) -> Result<(), capnp::Error> {
+        let spec = self.whole_spec().await?;
+        let spec = spec.ok_or_else(|| capnp::Error::failed("this job is no longer known".to_owned()))?;
+        wire::job::write(&spec, results.get().init_spec());
+        Ok(())
+    }
+
+    async fn tasks(
+        self: Rc<Self>,
+        params: job::TasksParams,
+        mut results: job::TasksResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let after = (!params.get_from_start()).then(|| params.get_after());
+        let limit = (params.get_limit() as usize).clamp(1, limits::PAGE_MAX);
+        let wanted =
+            if params.get_any_state() { None } else { Some(wire::task::read_state(params.get_state()?)) };
+        let (viewer, id) = (self.viewer.clone(), self.id);
+        let live =
+            self.shared().pool.update(move |pool, _| pool.live_tasks(&viewer, id, after, limit + 1)).await?;
+        let ended = self.local.history(|history| history.tasks(id, after, limit + 1))?;
+        let mut tasks = live.unwrap_or_default();
+        for row in ended {
+            tasks.push(info_of_ended_task(&wire::record::decode_task(&row.body)?));
+        }
+        tasks.sort_by_key(|task| task.index);
+        tasks.dedup_by_key(|task| task.index);
+        let more = tasks.len() > limit;
+        tasks.truncate(limit);
+        tasks.retain(|task| wanted.is_none_or(|state| task.state == state));
+        results.get().set_more(more);
+        let mut list = results.get().init_tasks(wire::text::count(&tasks));
+        for (n, task) in (0..).zip(&tasks) {
+            wire::task::write_info(task, list.reborrow().get(n));
+        }
+        Ok(())
+    }
+
+    async fn why(
+        self: Rc<Self>,
+        params: job::WhyParams,
+        mut results: job::WhyResults,
+    ) -> Result<(), capnp::Error> {
+        let index = params.get()?.get_task();
+        let (viewer, id) = (self.viewer.clone(), self.id);
+        let why = self.shared().pool.update(move |pool, now| pool.why(now, &viewer, id, index)).await?;
+        let why = match why {
+            Some(why) => why,
+            None => {
+                let state =
+                    JobService::info(&self).await?.map_or(TaskState::Done, |info| info.counts.state());
+                let text = format!("it is over: {}", state.as_str());
+                Why { state, text, ahead: 0, terms: Vec::new(), fitting: 0, workers: 0 }
+            }
+        };
+        wire::why::write(&why, results.get().init_why());
+        Ok(())
+    }
+
+    async fn cancel(
+        self: Rc<Self>,
+        params: job::CancelParams,
+        mut results: job::CancelResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let how = wire::outcome::read_cancel(params.get_how()?);
+        let tasks = wire::fence::read_ranges(params.get_tasks()?, limits::ARRAY_RANGES_MAX)?;
+        self.cancel_into(tasks, how, results.get().init_result()).await
+    }
+
+    async fn abandon(
+        self: Rc<Self>,
+        params: job::AbandonParams,
+        mut results: job::AbandonResults,
+    ) -> Result<(), capnp::Error> {
+        let tasks = wire::fence::read_ranges(params.get()?.get_tasks()?, limits::ARRAY_RANGES_MAX)?;
+        let (viewer, id) = (self.viewer.clone(), self.id);
+        match self.shared().pool.update(move |pool, now| pool.abandon(now, &viewer, id, &tasks)).await? {
+            Ok(abandoned) => {
+                let ranges: Vec<_> = abandoned.ranges().take(limits::PAGE_MAX).collect();
+                wire::fence::write_ranges(&ranges, results.get().init_abandoned(wire::text::count(&ranges)));
+            }
+            Err(_) => {
+                let text = format!("job {id} is not unknown, nothing to abandon");
+                let refused = Refusal::new("not-unknown", text).hint(format!("clusterctl why {id}"));
+                wire::refusal::write(&refused, results.get().init_refused());
+            }
+        }
+        Ok(())
+    }
+
+    async fn retry(
+        self: Rc<Self>,
+        params: job::RetryParams,
+        mut results: job::RetryResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let request = read_request(params.get_request())?;
+        let accepted = match self.again(params.get_only_failed()).await? {
+            Ok(spec) => submit(&self.local, self.viewer.owner(), request, spec).await?,
+            Err(refused) => Err(refused),
+        };
+        match accepted {
+            Ok(id) => {
+                results.get().set_job(id.0);
+                let service = JobService::new(self.local.clone(), self.viewer.clone(), id);
+                results.get().set_handle(capnp_rpc::new_client(service));
+            }
+            Err(refused) => wire::refusal::write(&refused, results.get().init_refused()),
+        }
+        Ok(())
+    }
+
+    async fn follow(
+        self: Rc<Self>,
+        params: job::FollowParams,
+        mut results: job::FollowResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let follower = Follower::read(self.local.clone(), self.viewer.clone(), self.id, params)?;
+        let task = tokio::task::spawn_local(async move {
+            if let Err(error) = follower.run().await {
+                tracing::debug!(%error, "a following ended");
+            }
+        });
+        results.get().set_following(capnp_rpc::new_client(Following(task)));
+        Ok(())
+    }
+}
+
+/// A follower's place: dropping it ends the following.
+struct Following(tokio::task::JoinHandle<()>);
+
+impl following::Server for Following {}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,127 @@
+//! How effects reach those they are for: bounded channels to the pumps of connections and to watchers.
+//!
+//! Nobody waits here: whoever does not keep up loses the channel, and begins again from the pool's state.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::id::{ConnectionId, Fence, Fingerprint, JobId};
+use crate::core::membership::Start;
+use crate::core::outcome::Cancel;
+use crate::core::pool::{Effect, Identity, JobEvent, WatcherId};
+
+/// What a worker's pump is given.
+#[derive(Clone, Debug)]
+pub(super) enum ToPeer {
+    /// Attempts to start.
+    Start(Start),
+    /// Attempts to end.
+    Cancel(Vec<(Fence, Cancel)>),
+}
+
+/// Everybody who is told something.
+#[derive(Clone, Default)]
+pub(super) struct Peers(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    connections: HashMap<ConnectionId, Line>,
+    watchers: HashMap<WatcherId, mpsc::Sender<(JobId, JobEvent)>>,
+}
+
+struct Line {
+    pump: Option<mpsc::Sender<ToPeer>>,
+    key: Option<Fingerprint>,
+    cut: CancellationToken,
+}
+
+/// Keys that are let in, with what they stand for.
+pub(super) type Identities = Arc<RwLock<HashMap<Fingerprint, Identity>>>;
+
+impl Peers {
+    /// A connection begins: it ends when the token is cancelled.
+    pub(super) fn connected(&self, id: ConnectionId, key: Option<Fingerprint>) -> CancellationToken {
+        let cut = CancellationToken::new();
+        self.known().connections.insert(id, Line { pump: None, key, cut: cut.clone() });
+        cut
+    }
+
+    pub(super) fn set_pump(&self, id: ConnectionId, pump: mpsc::Sender<ToPeer>) {
+        if let Some(line) = self.known().connections.get_mut(&id) {
+            line.pump = Some(pump);
+        }
+    }
+
+    pub(super) fn disconnected(&self, id: ConnectionId) {
+        self.known().connections.remove(&id);
+    }
+
+    pub(super) fn watch(&self, id: WatcherId, events: mpsc::Sender<(JobId, JobEvent)>) {
+        self.known().watchers.insert(id, events);
+    }
+
+    pub(super) fn unwatch(&self, id: WatcherId) {
+        self.known().watchers.remove(&id);
+    }
+
+    /// Carries out what a turn decided.
+    pub(super) fn act(&self, effects: Vec<Effect>, identities: &Identities) {
+        let mut known = self.known();
+        for effect in effects {
+            match effect {
+                Effect::Start { connection, spec, job, fences, lease } => {
+                    known.give(connection, ToPeer::Start(Start { job, spec, fences, lease }));
+                }
+                Effect::Cancel { connection, attempts } => known.give(connection, ToPeer::Cancel(attempts)),
+                Effect::Notify { watcher, job, event } => known.tell(watcher, job, event),
+                Effect::Cut(connection) => known.cut(connection),
+                Effect::Admit(key, identity) => {
+                    identities.write().expect("nobody panics with the identities").insert(key, identity);
+                }
+                Effect::Expel(key) => {
+                    identities.write().expect("nobody panics with the identities").remove(&key);
+                    known.cut_key(key);
+                }
+            }
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.lock().expect("nobody panics with the peers")
+    }
+}
+
+impl Known {
+    fn give(&mut self, connection: ConnectionId, what: ToPeer) {
+        let Some(line) = self.connections.get(&connection) else { return };
+        let Some(pump) = &line.pump else { return };
+        if pump.try_send(what).is_err() {
+            // It does not keep up: it dials again, and is told everything anew.
+            tracing::warn!(connection = connection.0, "cut a connection that does not keep up");
+            line.cut.cancel();
+        }
+    }
+
+    fn tell(&mut self, watcher: WatcherId, job: JobId, event: JobEvent) {
+        let full = self.watchers.get(&watcher).is_some_and(|events| events.try_send((job, event)).is_err());
+        if full {
+            // It sees its channel end, and begins again from the pool's state.
+            self.watchers.remove(&watcher);
+        }
+    }
+
+    fn cut(&mut self, connection: ConnectionId) {
+        if let Some(line) = self.connections.get(&connection) {
+            line.cut.cancel();
+        }
+    }
+
+    fn cut_key(&mut self, key: Fingerprint) {
+        for line in self.connections.values().filter(|line| line.key == Some(key)) {
+            line.cut.cancel();
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What a worker holds of its pool: the door, the registrar, and the four objects of a registration; and the pump that
+//! calls back over the `Worker` that it passed.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::client_service::{check_hello, welcome};
+use super::peers::ToPeer;
+use super::shared::{Local, Stop};
+use crate::core::id::{ConnectionId, Fence, WorkerId};
+use crate::core::limits;
+use crate::core::membership::{Report, Start};
+use crate::core::outcome::Cancel;
+use crate::core::pool::RegisterError;
+use crate::core::refusal::Refusal;
+use crate::net::gate::GateState;
+use crate::schema::worker_capnp::{
+    LeaveReason, heartbeat, output, registrar, registration, reports, worker, worker_door,
+};
+use crate::wire;
+
+/// The bootstrap object of a worker's connection.
+pub(super) struct WorkerDoor {
+    pub(super) local: Local,
+    pub(super) worker: WorkerId,
+    pub(super) name: String,
+    pub(super) connection: ConnectionId,
+    pub(super) gate: GateState,
+}
+
+impl worker_door::Server for WorkerDoor {
+    async fn hello(
+        self: Rc<Self>,
+        params: worker_door::HelloParams,
+        mut results: worker_door::HelloResults,
+    ) -> Result<(), capnp::Error> {
+        let said = wire::hello::read(params.get()?.get_hello()?)?;
+        self.gate.open();
+        if let Some(refused) = check_hello(&said) {
+            wire::refusal::write(&refused, results.get().init_refused());
+            return Ok(());
+        }
+        welcome(&self.local.shared, &self.name, "", results.get().init_welcome());
+        let registrar = Registrar::new(self.local.clone(), self.worker, self.connection, self.gate.clone());
+        results.get().set_registrar(capnp_rpc::new_client(registrar));
+        Ok(())
+    }
+}
+
+/// What joins a worker to the pool.
+pub(super) struct Registrar {
+    local: Local,
+    worker: WorkerId,
+    connection: ConnectionId,
+    gate: GateState,
+}
+
+/// What the objects of one registration share.
+struct Member {
+    local: Local,
+    connection: ConnectionId,
+    /// Attempts that this worker may speak of.
+    known: RefCell<BTreeSet<Fence>>,
+}
+
+impl Registrar {
+    pub(super) fn new(local: Local, worker: WorkerId, connection: ConnectionId, gate: GateState) -> Self {
+        Self { local, worker, connection, gate }
+    }
+}
+
+impl registrar::Server for Registrar {
+    async fn register(
+        self: Rc<Self>,
+        params: registrar::RegisterParams,
+        mut results: registrar::RegisterResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let facts = wire::worker::read_facts(params.get_facts()?)?;
+        let carried = wire::worker::read_carried(params.get_carried()?)?;
+        let worker = params.get_worker()?;
+        let member = Rc::new(Member {
+            local: self.local.clone(),
+            connection: self.connection,
+            known: RefCell::new(carried.iter().flat_map(|carried| carried.living.iter().copied()).collect()),
+        });
+        member.known.borrow_mut().extend(carried.iter().flat_map(|c| c.ended.iter().map(|end| end.fence)));
+        let (sender, orders) = mpsc::channel(limits::PUMP_QUEUE_MAX);
+        let shared = &self.local.shared;
+        shared.peers.set_pump(self.connection, sender);
+        let (id, connection) = (self.worker, self.connection);
+        let registered =
+            shared.pool.update(move |pool, now| pool.register(now, id, connection, facts, carried)).await?;
+        let mut told = match registered {
+            Err(error) => {
+                wire::refusal::write(&register_refusal(&error), results.get().init_refused());
+                return Ok(());
+            }
+            Ok(told) => told,
+        };
+        told.pool.clone_from(&shared.info.name);
+        // What the pool does not know to be there is nothing that this worker may speak of.
+        member.known.borrow_mut().retain(|fence| !told.kill.contains(fence) && !told.forget.contains(fence));
+        let known = member.known.borrow().clone();
+        told.positions =
+            known.into_iter().map(|fence| (fence, shared.output.reader().durable_end(fence))).collect();
+        tracing::info!(worker = %told.name, connection = connection.0, "registered");
+        tokio::task::spawn_local(pump(Rc::clone(&member), worker, orders));
+        tokio::task::spawn_local(listen_for(Rc::clone(&member), self.gate.clone()));
+        let mut registered = results.get().init_registered();
+        wire::worker::write_registered(&told, registered.reborrow());
+        registered.set_registration(capnp_rpc::new_client(Registration(Rc::clone(&member))));
+        registered.set_reports(capnp_rpc::new_client(Reports(Rc::clone(&member))));
+        registered.set_output(capnp_rpc::new_client(Output(Rc::clone(&member))));
+        registered.set_heartbeat(capnp_rpc::new_client(Heartbeat(member)));
+        Ok(())
+    }
+}
+
+fn register_refusal(error: &RegisterError) -> Refusal {
+    let code = match error {
+        RegisterError::Unknown => "auth-unknown-key",
+        RegisterError::Elsewhere(_) => "worker-elsewhere",
+        RegisterError::Outdated => "outdated",
+        RegisterError::Slots(_) => "too-many-slots",
+    };
+    tracing::warn!(%error, "a worker was refused");
+    Refusal::new(code, error)
+}
+
+/// Calls back over the capability that the worker passed, in the order in which the pool decided.
+async fn pump(member: Rc<Member>, worker: worker::Client, mut orders: mpsc::Receiver<ToPeer>) {
+    let mut calls = JoinSet::new();
+    let stopping = member.local.shared.stopping();
+    tokio::pin!(stopping);
+    loop {
+        let mut batch = Vec::new();
+        let stop = tokio::select! {
+            count = orders.recv_many(&mut batch, 256) => if count == 0 { return } else { Stop::No },
+            stop = &mut stopping => stop,
+        };
+        if stop != Stop::No {
+            let mut request = worker.leaving_request();
+            request.get().set_reason(if stop == Stop::Idle {
+                LeaveReason::Idle
+            } else {
+                LeaveReason::Restart
+            });
+            request
+                .get()
+                .set_lease_ms(wire::text::millis(Some(member.local.shared.timing.lease_at_shutdown)));
+            // The pool waits a moment for what it still has to say, and then goes.
+            let _ = request.send().promise.await;
+            return;
+        }
+        send(&member, &worker, batch, &mut calls);
+        while calls.try_join_next().is_some() {}
+    }
+}
+
+/// Sends orders as few calls as their size allows, without waiting for the answers: a call that fails shows as the end
+/// of the connection.
+fn send(member: &Member, worker: &worker::Client, batch: Vec<ToPeer>, calls: &mut JoinSet<()>) {
+    let (mut starts, mut bytes): (Vec<Start>, usize) = (Vec::new(), 0);
+    let mut cancels: Vec<(Fence, Cancel)> = Vec::new();
+    for order in batch {
+        match order {
+            ToPeer::Start(start) => {
+                member.known.borrow_mut().extend(&start.fences);
+                let size = start.spec.bytes() + start.fences.len() * 48;
+                if bytes + size > limits::BATCH_BYTES_MAX && !starts.is_empty() {
+                    send_starts(worker, &std::mem::take(&mut starts), calls);
+                    bytes = 0;
+                }
+                bytes += size;
+                starts.push(start);
+            }
+            ToPeer::Cancel(attempts) => cancels.extend(attempts),
+        }
+    }
+    if !starts.is_empty() {
+        send_starts(worker, &starts, calls);
+    }
+    if !cancels.is_empty() {
+        let mut request = worker.cancel_request();
+        wire::worker::write_cancels(&cancels, request.get().init_cancels(wire::text::count(&cancels)));
+        calls.spawn_local(async move { drop(request.send().promise.await) });
+    }
+}
+
+fn send_starts(worker: &worker::Client, starts: &[Start], calls: &mut JoinSet<()>) {
+    let mut request = worker.start_request();
+    let mut jobs = request.get().init_jobs(wire::text::count(starts));
+    for (n, start) in (0..).zip(starts) {
+        wire::worker::write_start(start, jobs.reborrow().get(n));
+    }
+    calls.spawn_local(async move { drop(request.send().promise.await) });
+}
+
+/// Any byte is a sign of life, not only a heartbeat.
+async fn listen_for(member: Rc<Member>, gate: GateState) {
+    let shared = &member.local.shared;
+    let mut told = gate.heard();
+    loop {
+        tokio::time::sleep(shared.timing.heartbeat).await;
+        if gate.heard() == told {
+            continue;
+        }
+        told = gate.heard();
+        let connection = member.connection;
+        // Only the registration's objects keep this going: with them gone nobody is to be heard.
+        if Rc::strong_count(&member) == 1
+            || shared.pool.update(move |pool, now| pool.heard(now, connection)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+struct Registration(Rc<Member>);
+
+impl registration::Server for Registration {
+    async fn drain(
+        self: Rc<Self>,
+        _params: registration::DrainParams,
+        _results: registration::DrainResults,
+    ) -> Result<(), capnp::Error> {
+        let connection = self.0.connection;
+        Ok(self.0.local.shared.pool.update(move |pool, _| pool.drain(connection)).await?)
+    }
+
+    async fn leave(
+        self: Rc<Self>,
+        _params: registration::LeaveParams,
+        _results: registration::LeaveResults,
+    ) -> Result<(), capnp::Error> {
+        let connection = self.0.connection;
+        Ok(self.0.local.shared.pool.update(move |pool, now| pool.leave(now, connection)).await?)
+    }
+}
+
+struct Heartbeat(Rc<Member>);
+
+impl heartbeat::Server for Heartbeat {
+    async fn beat(
+        self: Rc<Self>,
+        _params: heartbeat::BeatParams,
+        mut results: heartbeat::BeatResults,
+    ) -> Result<(), capnp::Error> {
+        let connection = self.0.connection;
+        let lease = self.0.local.shared.pool.update(move |pool, now| pool.heartbeat(now, connection)).await?;
+        let lease = lease.ok_or_else(|| capnp::Error::failed("this registration has ended".to_owned()))?;
+        results.get().set_lease_ms(wire::text::millis(Some(lease)));
+        Ok(())
+    }
+}
+
+struct Reports(Rc<Member>);
+
+impl reports::Server for Reports {
+    async fn report(
+        self: Rc<Self>,
+        params: reports::ReportParams,
+        mut results: reports::ReportResults,
+    ) -> Result<(), capnp::Error> {
+        let reports = wire::worker::read_reports(params.get()?.get_reports()?)?;
+        let shared = &self.0.local.shared;
+        for report in &reports {
+            // The record of an ending commits after its output is durable.
+            if let Report::Ended(end) = report
+                && end.tail.is_empty()
+                && self.0.known.borrow().contains(&end.fence)
+            {
+                shared.output.durable_to(end.fence, end.totals.end()).await;
+            }
+        }
+        let connection = self.0.connection;
+        let forget = shared.pool.update(move |pool, now| pool.report(now, connection, reports)).await?;
+        let mut known = self.0.known.borrow_mut();
+        for fence in &forget {
+            known.remove(fence);
+        }
+        wire::fence::write_list(&forget, results.get().init_forget(wire::text::count(&forget)));
+        Ok(())
+    }
+}
+
+struct Output(Rc<Member>);
+
+impl output::Server for Output {
+    async fn write(
+        self: Rc<Self>,
+        params: output::WriteParams,
+        _results: output::WriteResults,
+    ) -> Result<(), capnp::Error> {
+        let mut appends = Vec::new();
+        for part in params.get()?.get_parts()? {
+            let fence = wire::fence::read(part.get_fence()?)?;
+            if !self.0.known.borrow().contains(&fence) {
+                continue;
+            }
+            let chunks = wire::output::read_list(part.get_chunks()?)?;
+            let output = self.0.local.shared.output.clone();
+            appends.push(async move { output.append(fence, chunks).await });
+        }
+        for result in futures::future::join_all(appends).await {
+            result.map_err(|error| capnp::Error::failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+}

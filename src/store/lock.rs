@@ -1,0 +1,67 @@
+//! One process per state directory: a locked file that says who has it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::StoreError;
+
+/// Held as long as a process may write to a state directory.
+#[derive(Debug)]
+pub struct StateLock {
+    directory: PathBuf,
+    _file: Flock<File>,
+}
+
+impl StateLock {
+    /// Makes the directory (0700) if need be, and takes its lock.
+    ///
+    /// # Errors
+    /// `Held`, with the process that has it; or that the directory cannot be made.
+    pub fn acquire(directory: &Path) -> Result<Self, StoreError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let path = directory.join("lock");
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                file.set_len(0)?;
+                file.rewind()?;
+                writeln!(file, "{}", std::process::id())?;
+                Ok(Self { directory: directory.to_owned(), _file: file })
+            }
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut text = String::new();
+                file.read_to_string(&mut text)?;
+                let pid = text.trim().parse().unwrap_or(0);
+                Err(StoreError::Held { path: directory.to_owned(), pid })
+            }
+            Err((_, error)) => Err(StoreError::Io(error.into())),
+        }
+    }
+
+    /// The directory that is held.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_told_who_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = StateLock::acquire(&directory.path().join("lab")).unwrap();
+
+        let second = StateLock::acquire(first.directory());
+
+        assert!(matches!(second, Err(StoreError::Held { pid, .. }) if pid == std::process::id()));
+        drop(first);
+        assert!(StateLock::acquire(&directory.path().join("lab")).is_ok());
+    }
+}

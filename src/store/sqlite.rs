@@ -1,0 +1,443 @@
+//! The embedded store: one SQLite file. The log is one row a commit, hash-chained; the history one row an ended job or
+//! task.
+//!
+//! WAL with synchronous=FULL: a commit is on the disk when `append` returns.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::{Commit, History, JobQuery, JobRow, Store, StoreError, TaskRow, wal};
+use crate::core::id::{Epoch, JobId, RequestId, TaskId};
+use crate::core::time::WallTime;
+use crate::core::view::TaskState;
+
+/// The database's name in the state directory.
+pub const FILE: &str = "queue.db";
+
+/// Each step brings a database from the version of its index to the next.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE epoch (only INTEGER PRIMARY KEY CHECK (only = 0), epoch INTEGER NOT NULL) STRICT;
+    INSERT INTO epoch VALUES (0, 0);
+    CREATE TABLE log (
+        first_seq INTEGER PRIMARY KEY,
+        count INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        entries BLOB NOT NULL,
+        before BLOB NOT NULL,
+        chain BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE job (
+        id INTEGER PRIMARY KEY,
+        owner TEXT NOT NULL,
+        name TEXT,
+        request BLOB NOT NULL,
+        submitted_ms INTEGER NOT NULL,
+        ended_ms INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX job_by_request ON job (owner, request);
+    CREATE INDEX job_by_end ON job (ended_ms);
+    CREATE TABLE task (
+        job INTEGER NOT NULL,
+        task INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (job, task)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// The writer.
+pub struct SqliteStore {
+    connection: Connection,
+    epoch: Epoch,
+    chain: [u8; 32],
+    trimmed: u64,
+}
+
+/// A reader on a connection of its own.
+pub struct SqliteHistory {
+    connection: Connection,
+}
+
+impl SqliteStore {
+    /// Opens the store of a state directory, or makes it. The directory's lock must be held.
+    ///
+    /// # Errors
+    /// `Damaged` if the middle of its write-ahead log is; then nothing has been touched.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let path = path(directory);
+        wal::check(&path)?;
+        let connection = Connection::open(&path)?;
+        let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;")?;
+        make_private(&path)?;
+        migrate(&connection)?;
+        Ok(Self { connection, epoch: Epoch(0), chain: [0; 32], trimmed: 0 })
+    }
+
+    /// A reader of the same database.
+    ///
+    /// # Errors
+    /// When the database cannot be opened a second time.
+    pub fn history(directory: &Path) -> Result<SqliteHistory, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path(directory), flags)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        Ok(SqliteHistory { connection })
+    }
+}
+
+impl Store for SqliteStore {
+    fn acquire(&mut self) -> Result<Epoch, StoreError> {
+        let epoch: i64 =
+            self.connection
+                .query_row("UPDATE epoch SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get(0))?;
+        self.epoch = Epoch(u64::try_from(epoch).unwrap_or(0));
+        Ok(self.epoch)
+    }
+
+    fn load(
+        &mut self,
+        entry: &mut dyn FnMut(u64, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT first_seq, count, entries, before, chain FROM log ORDER BY first_seq")?;
+        let mut rows = statement.query([])?;
+        let mut chain: Option<[u8; 32]> = None;
+        let mut next = None;
+        while let Some(row) = rows.next()? {
+            let (first, count): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let (entries, before, after): (Vec<u8>, [u8; 32], [u8; 32]) =
+                (row.get(2)?, row.get(3)?, row.get(4)?);
+            let (first, count) = (u64::try_from(first).unwrap_or(0), u64::try_from(count).unwrap_or(0));
+            let unbroken = chain.is_none_or(|chain| chain == before) && next.is_none_or(|next| next == first);
+            if !unbroken || link(&before, first, &entries) != after {
+                return Err(StoreError::Damaged(format!("the log's chain breaks at entry {first}")));
+            }
+            for (seq, bytes) in (first..).zip(split(&entries, count)?) {
+                entry(seq, bytes)?;
+            }
+            chain = Some(after);
+            next = Some(first + count);
+        }
+        self.chain = chain.unwrap_or([0; 32]);
+        Ok(next.unwrap_or(1))
+    }
+
+    fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        let owner: i64 =
+            transaction.prepare_cached("SELECT epoch FROM epoch")?.query_row([], |row| row.get(0))?;
+        let owner = Epoch(u64::try_from(owner).unwrap_or(0));
+        if owner != commit.epoch {
+            return Err(StoreError::Superseded(owner));
+        }
+        let mut chain = self.chain;
+        if !commit.entries.is_empty() {
+            let entries = join(&commit.entries);
+            chain = link(&self.chain, commit.first_seq, &entries);
+            transaction.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
+                params![
+                    commit.first_seq.cast_signed(),
+                    i64::try_from(commit.entries.len()).unwrap_or(i64::MAX),
+                    commit.epoch.0.cast_signed(),
+                    entries,
+                    self.chain,
+                    chain,
+                ],
+            )?;
+        }
+        for row in &commit.tasks {
+            transaction.prepare_cached("INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4)")?.execute(
+                params![row.task.job.0.cast_signed(), row.task.index, row.state.as_str(), row.body,],
+            )?;
+        }
+        for row in &commit.jobs {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+                .execute(params![
+                    row.id.0.cast_signed(),
+                    row.owner,
+                    row.name,
+                    row.request.0,
+                    row.submitted.0,
+                    row.ended.0,
+                    row.state.as_str(),
+                    row.body,
+                ])?;
+        }
+        if commit.keep_from > self.trimmed {
+            // A row goes when all of its entries may: those of the row that holds `keep_from` stay.
+            transaction
+                .prepare_cached(
+                    "DELETE FROM log WHERE first_seq < (SELECT max(first_seq) FROM log WHERE first_seq <= ?1)",
+                )?
+                .execute([commit.keep_from.cast_signed()])?;
+        }
+        transaction.commit()?;
+        self.trimmed = commit.keep_from;
+        self.chain = chain;
+        Ok(())
+    }
+}
+
+impl History for SqliteHistory {
+    fn job(&mut self, id: JobId) -> Result<Option<JobRow>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT * FROM job WHERE id = ?1")?;
+        Ok(statement.query_row([id.0.cast_signed()], job_of).optional()?)
+    }
+
+    fn jobs(&mut self, query: &JobQuery, limit: usize) -> Result<(Vec<JobRow>, u64), StoreError> {
+        let states: Vec<&str> = query.states.iter().map(|state| state.as_str()).collect();
+        let states = if states.is_empty() { None } else { Some(format!(",{},", states.join(","))) };
+        let filter = "FROM job WHERE (?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR id < ?2) \
+             AND (?3 IS NULL OR instr(?3, ',' || state || ',') > 0) AND (?4 IS NULL OR name = ?4) \
+             AND (?5 IS NULL OR submitted_ms >= ?5) AND (?6 IS NULL OR ended_ms >= ?6)";
+        let parameters = params![
+            query.owner,
+            query.before.map(|id| i64::try_from(id.0).unwrap_or(i64::MAX)),
+            states,
+            query.name,
+            query.submitted_since.map(|at| at.0),
+            query.ended_since.map(|at| at.0),
+        ];
+        let count: i64 = self
+            .connection
+            .prepare_cached(&format!("SELECT count(*) {filter}"))?
+            .query_row(parameters, |row| row.get(0))?;
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT * {filter} ORDER BY id DESC LIMIT {limit}"))?;
+        let rows = statement.query_map(parameters, job_of)?.collect::<Result<Vec<_>, _>>()?;
+        let older = u64::try_from(count).unwrap_or(0).saturating_sub(rows.len() as u64);
+        Ok((rows, older))
+    }
+
+    fn tasks(&mut self, job: JobId, after: Option<u32>, limit: usize) -> Result<Vec<TaskRow>, StoreError> {
+        let sql =
+            "SELECT job, task, state, body FROM task WHERE job = ?1 AND task > ?2 ORDER BY task LIMIT ?3";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let after = after.map_or(-1, i64::from);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![job.0.cast_signed(), after, limit], task_of)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn by_request(&mut self, owner: &str, request: RequestId) -> Result<Option<JobRow>, StoreError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT * FROM job WHERE owner = ?1 AND request = ?2")?;
+        Ok(statement.query_row(params![owner, request.0], job_of).optional()?)
+    }
+}
+
+fn path(directory: &Path) -> PathBuf {
+    directory.join(FILE)
+}
+
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(())
+}
+
+fn migrate(connection: &Connection) -> Result<(), StoreError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let done = usize::try_from(version).ok().filter(|done| *done <= MIGRATIONS.len());
+    let done = done.ok_or(StoreError::TooNew(version))?;
+    for (n, step) in MIGRATIONS.iter().enumerate().skip(done) {
+        connection.execute_batch(&format!("BEGIN; {step} PRAGMA user_version = {}; COMMIT;", n + 1))?;
+    }
+    Ok(())
+}
+
+/// The chain after a row: what was before, the number of its first entry, and its entries.
+fn link(before: &[u8; 32], first_seq: u64, entries: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before);
+    hasher.update(&first_seq.to_le_bytes());
+    hasher.update(entries);
+    *hasher.finalize().as_bytes()
+}
+
+/// Entries with their lengths in front (four bytes, little end first).
+fn join(entries: &[Vec<u8>]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(entries.iter().map(|entry| entry.len() + 4).sum());
+    for entry in entries {
+        joined.extend(u32::try_from(entry.len()).expect("an entry is bounded").to_le_bytes());
+        joined.extend(entry);
+    }
+    joined
+}
+
+fn split(mut joined: &[u8], count: u64) -> Result<Vec<&[u8]>, StoreError> {
+    let damaged = || StoreError::Damaged("a row of the log has another length than it says".to_owned());
+    let mut entries = Vec::new();
+    while !joined.is_empty() {
+        let (length, rest) = joined.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (entry, rest) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        entries.push(entry);
+        joined = rest;
+    }
+    if entries.len() as u64 == count { Ok(entries) } else { Err(damaged()) }
+}
+
+fn job_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRow> {
+    Ok(JobRow {
+        id: JobId(row.get::<_, i64>(0)?.cast_unsigned()),
+        owner: row.get(1)?,
+        name: row.get(2)?,
+        request: RequestId(row.get(3)?),
+        submitted: WallTime(row.get(4)?),
+        ended: WallTime(row.get(5)?),
+        state: state_of(row, 6)?,
+        body: row.get(7)?,
+    })
+}
+
+fn task_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<TaskRow> {
+    let task = TaskId { job: JobId(row.get::<_, i64>(0)?.cast_unsigned()), index: row.get(1)? };
+    Ok(TaskRow { task, state: state_of(row, 2)?, body: row.get(3)? })
+}
+
+fn state_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<TaskState> {
+    let word: String = row.get(column)?;
+    let state = TaskState::ALL.into_iter().find(|state| state.as_str() == word);
+    state.ok_or_else(|| {
+        rusqlite::Error::FromSqlConversionFailure(
+            column,
+            rusqlite::types::Type::Text,
+            "no state of a task".into(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(epoch: Epoch, first_seq: u64, entries: &[&str]) -> Commit {
+        let entries = entries.iter().map(|entry| entry.as_bytes().to_vec()).collect();
+        Commit { epoch, first_seq, entries, ..Commit::default() }
+    }
+
+    fn load(store: &mut SqliteStore) -> (Vec<(u64, String)>, u64) {
+        let mut entries = Vec::new();
+        let next = store.load(&mut |seq, bytes| {
+            entries.push((seq, String::from_utf8_lossy(bytes).into_owned()));
+            Ok(())
+        });
+        (entries, next.unwrap())
+    }
+
+    fn job(id: u64, owner: &str, state: TaskState) -> JobRow {
+        JobRow {
+            id: JobId(id),
+            owner: owner.into(),
+            name: None,
+            request: RequestId([u8::try_from(id).unwrap(); 16]),
+            submitted: WallTime(1),
+            ended: WallTime(id.cast_signed()),
+            state,
+            body: vec![7],
+        }
+    }
+
+    #[test]
+    fn entries_come_back_in_order_after_a_kill() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(directory.path()).unwrap();
+        let epoch = store.acquire().unwrap();
+        store.append(&commit(epoch, 1, &["a", "b"])).unwrap();
+        store.append(&commit(epoch, 3, &["c"])).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(directory.path()).unwrap().flatten() {
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+
+        let mut again = SqliteStore::open(copy.path()).unwrap();
+
+        let (entries, next) = load(&mut again);
+        assert_eq!(entries, [(1, "a".into()), (2, "b".into()), (3, "c".into())]);
+        assert_eq!(next, 4);
+    }
+
+    #[test]
+    fn an_earlier_epoch_cannot_append() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut first = SqliteStore::open(directory.path()).unwrap();
+        let old = first.acquire().unwrap();
+        let mut second = SqliteStore::open(directory.path()).unwrap();
+        let new = second.acquire().unwrap();
+
+        assert!(matches!(first.append(&commit(old, 1, &["a"])), Err(StoreError::Superseded(e)) if e == new));
+        assert!(second.append(&commit(new, 1, &["a"])).is_ok());
+    }
+
+    #[test]
+    fn a_changed_byte_in_the_log_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(directory.path()).unwrap();
+        let epoch = store.acquire().unwrap();
+        store.append(&commit(epoch, 1, &["a"])).unwrap();
+        store.append(&commit(epoch, 2, &["b"])).unwrap();
+
+        store.connection.execute("UPDATE log SET entries = x'0100000078' WHERE first_seq = 1", []).unwrap();
+
+        let damaged = store.load(&mut |_, _| Ok(()));
+        assert!(matches!(damaged, Err(StoreError::Damaged(_))));
+    }
+
+    #[test]
+    fn trimming_keeps_the_row_that_holds_what_is_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(directory.path()).unwrap();
+        let epoch = store.acquire().unwrap();
+        store.append(&commit(epoch, 1, &["a"])).unwrap();
+        store.append(&commit(epoch, 2, &["b", "c"])).unwrap();
+
+        store.append(&Commit { keep_from: 3, ..commit(epoch, 4, &["d"]) }).unwrap();
+
+        assert_eq!(load(&mut store).0.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [2, 3, 4]);
+    }
+
+    #[test]
+    fn the_history_is_searched_and_paged() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(directory.path()).unwrap();
+        let epoch = store.acquire().unwrap();
+        let jobs = (1..=9).map(|n| {
+            let owner = if n % 2 == 0 { "ann" } else { "bob" };
+            job(n, owner, if n > 6 { TaskState::Failed } else { TaskState::Done })
+        });
+        let tasks = (0..5)
+            .map(|n| TaskRow {
+                task: TaskId { job: JobId(3), index: n * 2 },
+                state: TaskState::Done,
+                body: vec![u8::try_from(n).unwrap()],
+            })
+            .collect();
+        store.append(&Commit { jobs: jobs.collect(), tasks, ..commit(epoch, 1, &["a"]) }).unwrap();
+        let mut history = SqliteStore::history(directory.path()).unwrap();
+        let ids = |query: JobQuery, limit| {
+            let (rows, older) = SqliteStore::history(directory.path()).unwrap().jobs(&query, limit).unwrap();
+            (rows.iter().map(|row| row.id.0).collect::<Vec<_>>(), older)
+        };
+
+        assert_eq!(ids(JobQuery::default(), 3), (vec![9, 8, 7], 6));
+        let query = JobQuery { owner: Some("ann".into()), before: Some(JobId(8)), ..JobQuery::default() };
+        assert_eq!(ids(query, 9), (vec![6, 4, 2], 0));
+        let query = JobQuery {
+            states: vec![TaskState::Failed],
+            ended_since: Some(WallTime(8)),
+            ..JobQuery::default()
+        };
+        assert_eq!(ids(query, 9), (vec![9, 8], 0));
+        assert_eq!(history.by_request("ann", RequestId([4; 16])).unwrap().unwrap().id, JobId(4));
+        assert_eq!(history.by_request("bob", RequestId([4; 16])).unwrap(), None);
+        let tasks = history.tasks(JobId(3), Some(2), 2).unwrap();
+        assert_eq!(tasks.iter().map(|row| row.task.index).collect::<Vec<_>>(), [4, 6]);
+    }
+}

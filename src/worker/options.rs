@@ -1,0 +1,63 @@
+//! How a worker is started.
+
+use std::path::PathBuf;
+
+use crate::core::id::Name;
+use crate::core::label::Labels;
+use crate::core::membership::SubmitterTrust;
+use crate::core::timing::Timing;
+use crate::net::token::Token;
+
+/// How a worker is started.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// Where its pool is.
+    pub pool: PoolAddress,
+    /// Lets it in the first time.
+    pub token: Option<Token>,
+    /// The name that it wishes; none: its host's.
+    pub name: Option<Name>,
+    /// What it can run at a time.
+    pub slots: u32,
+    /// Given with `--label`, over what it finds by itself.
+    pub labels: Labels,
+    /// Below which workspaces are made.
+    pub work_directory: PathBuf,
+    /// `--state`.
+    pub state: Option<PathBuf>,
+    /// Whose jobs it takes on its pool's own machine.
+    pub trust: SubmitterTrust,
+    /// Whether it may run jobs as root.
+    pub root: RootJobs,
+    /// Whether a person watches it.
+    pub mode: JoinMode,
+    /// Durations.
+    pub timing: Timing,
+}
+
+/// Where a pool is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolAddress {
+    /// `host:port`.
+    Network(String),
+    /// The state directory of a pool of this user on this machine.
+    Local(PathBuf),
+}
+
+/// Whether a worker may run jobs as root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootJobs {
+    /// Not unless they are the pool owner's own.
+    Refused,
+    /// `--allow-root`.
+    Allowed,
+}
+
+/// Whether a person watches a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinMode {
+    /// A person, who sees its lines and ends it.
+    Foreground,
+    /// The private pool's own.
+    Background,
+}

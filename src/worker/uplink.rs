@@ -1,0 +1,131 @@
+//! What goes up to the pool: output and reports, gathered and sent as few calls as their size allows; heartbeats beside
+//! them, on an object of their own.
+
+use tokio::task::JoinSet;
+
+use crate::core::id::Fence;
+use crate::core::limits;
+use crate::core::membership::Report;
+use crate::core::output::Chunk;
+use crate::core::time::Timestamp;
+use crate::process::clock;
+use crate::schema::worker_capnp::{heartbeat, output, registration, reports};
+use crate::wire;
+
+/// What came of a call.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Output is durable up to these positions.
+    Durable(Vec<(Fence, u64)>),
+    /// These endings need not be kept.
+    Forget(Vec<Fence>),
+    /// A heartbeat that was sent then was answered with this lease.
+    Lease(Timestamp, std::time::Duration),
+    /// A call failed: the link is of no more use.
+    Failed(capnp::Error),
+}
+
+/// The objects of a registration, and the calls on them that are under way.
+pub(super) struct Uplink {
+    pub(super) registration: registration::Client,
+    pub(super) reports: reports::Client,
+    pub(super) output: output::Client,
+    pub(super) heartbeat: heartbeat::Client,
+    calls: JoinSet<Answer>,
+}
+
+impl Uplink {
+    pub(super) fn new(
+        registration: registration::Client,
+        reports: reports::Client,
+        output: output::Client,
+        heartbeat: heartbeat::Client,
+    ) -> Self {
+        Self { registration, reports, output, heartbeat, calls: JoinSet::new() }
+    }
+
+    /// Sends output.
+    pub(super) fn send(&mut self, chunks: Vec<(Fence, Chunk)>) {
+        let mut parts: Vec<(Fence, Vec<Chunk>)> = Vec::new();
+        let mut bytes = 0;
+        for (fence, chunk) in chunks {
+            if bytes + chunk.bytes.len() > limits::BATCH_BYTES_MAX {
+                self.send_parts(std::mem::take(&mut parts));
+                bytes = 0;
+            }
+            bytes += chunk.bytes.len();
+            match parts.iter_mut().find(|(other, _)| *other == fence) {
+                Some((_, chunks)) => chunks.push(chunk),
+                None => parts.push((fence, vec![chunk])),
+            }
+        }
+        self.send_parts(parts);
+    }
+
+    fn send_parts(&mut self, parts: Vec<(Fence, Vec<Chunk>)>) {
+        if parts.is_empty() {
+            return;
+        }
+        let mut request = self.output.write_request();
+        let mut list = request.get().init_parts(wire::text::count(&parts));
+        let mut durable = Vec::with_capacity(parts.len());
+        for (n, (fence, chunks)) in (0..).zip(&parts) {
+            let mut part = list.reborrow().get(n);
+            wire::fence::write(*fence, part.reborrow().init_fence());
+            wire::output::write_list(chunks, part.init_chunks(wire::text::count(chunks)));
+            durable.extend(chunks.last().map(|last| (*fence, last.end())));
+        }
+        self.calls.spawn_local(async move {
+            match request.send().promise.await {
+                Ok(_) => Answer::Durable(durable),
+                Err(error) => Answer::Failed(error),
+            }
+        });
+    }
+
+    /// Sends reports.
+    pub(super) fn report(&mut self, reports: &[Report]) {
+        for reports in reports.chunks(128) {
+            let mut request = self.reports.report_request();
+            wire::worker::write_reports(reports, request.get().init_reports(wire::text::count(reports)));
+            self.calls.spawn_local(async move {
+                let forget = async {
+                    let answer = request.send().promise.await?;
+                    Ok::<_, capnp::Error>(wire::fence::read_list(answer.get()?.get_forget()?)?)
+                };
+                forget.await.map_or_else(Answer::Failed, Answer::Forget)
+            });
+        }
+    }
+
+    /// Sends a heartbeat.
+    pub(super) fn beat(&mut self, held: usize) {
+        let mut request = self.heartbeat.beat_request();
+        request.get().set_held(u32::try_from(held).unwrap_or(u32::MAX));
+        let sent = clock::boottime();
+        self.calls.spawn_local(async move {
+            let lease = async {
+                let answer = request.send().promise.await?;
+                Ok::<_, capnp::Error>(std::time::Duration::from_millis(answer.get()?.get_lease_ms()))
+            };
+            lease.await.map_or_else(Answer::Failed, |lease| Answer::Lease(sent, lease))
+        });
+    }
+
+    /// Tells the pool that nothing new is wanted.
+    pub(super) fn drain(&mut self) {
+        let request = self.registration.drain_request();
+        self.calls.spawn_local(async move {
+            request.send().promise.await.map_or_else(Answer::Failed, |_| Answer::Forget(Vec::new()))
+        });
+    }
+
+    /// The next answer; never, if no call is under way. Cancel-safe.
+    pub(super) async fn answer(&mut self) -> Answer {
+        match self.calls.join_next().await {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) => Answer::Failed(capnp::Error::failed(error.to_string())),
+            None => std::future::pending().await,
+        }
+    }
+}
