@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn a_lease_counts_from_when_its_heartbeat_was_sent() {
         let mut agent = running();
-        let second = |n| Timestamp(n * 1_000_000_000);
+        let second = |n: u64| Timestamp(n * 1_000_000_000_u64);
 
         agent.handle_lease(second(14), second(10), Duration::from_secs(60));
 

@@ -20,7 +20,7 @@ pub struct JobSpec {
     /// Which workers may run it.
     pub constraint: Constraint,
     /// Variables that are set in its environment, in order, after the worker's own.
-    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    pub env: Vec<Variable>,
     /// The directory that it starts in, absolute on the worker, instead of its workspace.
     pub cwd: Option<Vec<u8>>,
     /// Ends each attempt that runs longer.
@@ -34,6 +34,9 @@ pub struct JobSpec {
     /// The tasks of an array, or none for a plain job.
     pub array: Option<Array>,
 }
+
+/// An environment variable: its name and its value.
+pub type Variable = (Vec<u8>, Vec<u8>);
 
 /// The tasks of an array: a sorted list of inclusive ranges without overlap, and how many may run at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -110,7 +110,7 @@ impl Link {
             () = stop => None,
         };
         // Dropping a system whose disconnector was not polled would leak it.
-        let result = match ended {
+        match ended {
             Some(result) => {
                 let _ = tokio::time::timeout(END_WITHIN, disconnector).await;
                 result
@@ -120,7 +120,6 @@ impl Link {
                 let _ = tokio::time::timeout(END_WITHIN, end).await;
                 Ok(())
             }
-        };
-        result
+        }
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn environment(launch: &Launch, inherited: &[Vec<u8>], workspace: &Pa
     let fence = launch.fence;
     let mut environment = inherited.to_vec();
     let mut set = |name: &[u8], value: &[u8]| {
-        environment.retain(|known| !known.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&b'=')));
+        environment.retain(|known| known.strip_prefix(name).is_none_or(|rest| rest.first() != Some(&b'=')));
         environment.push(pair(name, value));
     };
     set(b"TMPDIR", workspace);

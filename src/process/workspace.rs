@@ -197,7 +197,7 @@ mod tests {
         let doomed = base.path().join("doomed");
         fs::create_dir_all(doomed.join("shut/deep")).unwrap();
         std::os::unix::fs::symlink(&keep, doomed.join("link")).unwrap();
-        fs::set_permissions(doomed.join("shut"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(doomed.join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
 
         remove_tree(&doomed);
 

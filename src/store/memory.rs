@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Commit, Store, StoreError};
+use super::{Commit, EachEntry, Store, StoreError};
 use crate::core::id::Epoch;
 
 /// A store in memory. Clones share one disk.
@@ -38,10 +38,7 @@ impl Store for MemoryStore {
         Ok(disk.epoch)
     }
 
-    fn load(
-        &mut self,
-        entry: &mut dyn FnMut(u64, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<u64, StoreError> {
+    fn load(&mut self, entry: &mut EachEntry<'_>) -> Result<u64, StoreError> {
         let disk = self.disk.lock().expect("nobody panics with the disk");
         for (seq, bytes) in &disk.log {
             entry(*seq, bytes)?;

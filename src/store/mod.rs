@@ -69,6 +69,9 @@ pub struct TaskRow {
     pub body: Vec<u8>,
 }
 
+/// Takes each entry of a log, with its number.
+pub type EachEntry<'a> = dyn FnMut(u64, &[u8]) -> Result<(), StoreError> + 'a;
+
 /// An ordered, epoch-fenced, batched log, with a searchable history of what ended. The writer's side, owned by one
 /// thread.
 pub trait Store: Send {
@@ -76,10 +79,7 @@ pub trait Store: Send {
     fn acquire(&mut self) -> Result<Epoch, StoreError>;
 
     /// All entries that are still needed, in order; answers with the number of the next.
-    fn load(
-        &mut self,
-        entry: &mut dyn FnMut(u64, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<u64, StoreError>;
+    fn load(&mut self, entry: &mut EachEntry<'_>) -> Result<u64, StoreError>;
 
     /// Makes a commit durable before it returns. After an error the store is not to be used again.
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError>;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Commit, History, JobQuery, JobRow, Store, StoreError, TaskRow, wal};
+use super::{Commit, EachEntry, History, JobQuery, JobRow, Store, StoreError, TaskRow, wal};
 use crate::core::id::{Epoch, JobId, RequestId, TaskId};
 use crate::core::time::WallTime;
 use crate::core::view::TaskState;
@@ -98,10 +98,7 @@ impl Store for SqliteStore {
         Ok(self.epoch)
     }
 
-    fn load(
-        &mut self,
-        entry: &mut dyn FnMut(u64, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<u64, StoreError> {
+    fn load(&mut self, entry: &mut EachEntry<'_>) -> Result<u64, StoreError> {
         let mut statement = self
             .connection
             .prepare("SELECT first_seq, count, entries, before, chain FROM log ORDER BY first_seq")?;

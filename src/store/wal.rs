@@ -101,8 +101,8 @@ mod tests {
             connection.execute("INSERT INTO t VALUES (?1)", [n]).unwrap();
         }
         let database = directory.path().join("killed.db");
-        std::fs::copy(&live, &database).unwrap();
-        std::fs::copy(directory.path().join("live.db-wal"), wal_of(&database)).unwrap();
+        fs::copy(&live, &database).unwrap();
+        fs::copy(directory.path().join("live.db-wal"), wal_of(&database)).unwrap();
         (directory, database)
     }
 
@@ -111,10 +111,10 @@ mod tests {
     }
 
     fn flip(database: &Path, at: impl Fn(usize) -> usize) {
-        let mut bytes = std::fs::read(wal_of(database)).unwrap();
+        let mut bytes = fs::read(wal_of(database)).unwrap();
         let at = at(bytes.len());
         bytes[at] ^= 1;
-        std::fs::write(wal_of(database), bytes).unwrap();
+        fs::write(wal_of(database), bytes).unwrap();
     }
 
     #[test]
@@ -140,8 +140,8 @@ mod tests {
         flip(&database, |length| length - 10);
         assert!(check(&database).is_ok());
 
-        let bytes = std::fs::read(wal_of(&database)).unwrap();
-        std::fs::write(wal_of(&database), &bytes[..bytes.len() - 100]).unwrap();
+        let bytes = fs::read(wal_of(&database)).unwrap();
+        fs::write(wal_of(&database), &bytes[..bytes.len() - 100]).unwrap();
         assert!(check(&database).is_ok());
     }
 }

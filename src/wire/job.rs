@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::id::{JobId, Name};
-use crate::core::job::{Array, BadSpec, JobSpec};
+use crate::core::job::{Array, BadSpec, JobSpec, Variable};
 use crate::core::label::Constraint;
 use crate::core::limits;
 use crate::core::time::WallTime;
@@ -24,7 +24,7 @@ pub fn write(spec: &JobSpec, mut to: job_spec::Builder<'_>) {
     to.set_script(&spec.script);
     write_words(&spec.args, to.reborrow().init_args(text::count(&spec.args)));
     to.set_name(spec.name.as_ref().map_or("", Name::as_str));
-    to.set_where(&spec.constraint.to_string());
+    to.set_where(spec.constraint.to_string());
     write_env(&spec.env, to.reborrow().init_env(text::count(&spec.env)));
     to.set_cwd(spec.cwd.as_deref().unwrap_or_default());
     to.set_timeout_ms(text::millis(spec.timeout));
@@ -78,7 +78,7 @@ pub fn read_words(from: capnp::data_list::Reader<'_>) -> Result<Vec<Vec<u8>>, Wi
 }
 
 /// Writes variables into a list of as many.
-pub fn write_env(env: &[(Vec<u8>, Vec<u8>)], mut to: capnp::struct_list::Builder<'_, variable::Owned>) {
+pub fn write_env(env: &[Variable], mut to: capnp::struct_list::Builder<'_, variable::Owned>) {
     for (n, (name, value)) in (0..).zip(env) {
         let mut variable = to.reborrow().get(n);
         variable.set_name(name);
@@ -87,9 +87,7 @@ pub fn write_env(env: &[(Vec<u8>, Vec<u8>)], mut to: capnp::struct_list::Builder
 }
 
 /// Reads variables.
-pub fn read_env(
-    from: capnp::struct_list::Reader<'_, variable::Owned>,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, WireError> {
+pub fn read_env(from: capnp::struct_list::Reader<'_, variable::Owned>) -> Result<Vec<Variable>, WireError> {
     text::check_len(from.len(), "the list of variables", WORDS_MAX)?;
     from.iter().map(|variable| Ok((variable.get_name()?.to_vec(), variable.get_value()?.to_vec()))).collect()
 }
@@ -124,7 +122,7 @@ pub fn write_info(info: &JobInfo, mut to: job_info::Builder<'_>) {
     to.set_name(spec.name.as_ref().map_or("", Name::as_str));
     to.set_state(task::write_state(info.counts.state()));
     to.set_script(&spec.script[..spec.script.len().min(SCRIPT_SHOWN_BYTES)]);
-    to.set_where(&spec.constraint.to_string());
+    to.set_where(spec.constraint.to_string());
     to.set_priority(spec.priority);
     to.set_retries(spec.retries);
     to.set_submitted_ms(info.submitted.0);

@@ -76,7 +76,7 @@ pub async fn join(options: JoinOptions) -> Result<Ending, JoinError> {
         PoolAddress::Local(state) => local_identity(&options, &root, state)?,
         PoolAddress::Network(address) => network_identity(&options, &root, address).await?,
     };
-    Ok(driver::Driver::open(options, identity, home).await?.run().await?)
+    driver::Driver::open(options, identity, home).await?.run().await
 }
 
 fn check_bash() -> Result<(), JoinError> {
