@@ -62,6 +62,34 @@ enum Asked {
     Leave,
 }
 
+/// Whether the line to the executor is the one that it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Held,
+    MadeAnew,
+}
+
+/// An executor that has said what it has.
+struct Met {
+    agent: Agent,
+    incarnation: Incarnation,
+    to: ExecutorSender,
+    from: ExecutorReceiver,
+}
+
+async fn meet_executor(options: &JoinOptions, home: &Home) -> anyhow::Result<Met> {
+    let executor = ExecutorOptions {
+        directory: home.directory.join("executor"),
+        work_directory: options.work_directory.clone(),
+        timing: options.timing,
+    };
+    let (to, mut from) = connect_or_start(&executor).await?;
+    let Some(FromExecutor::Welcome { incarnation, held, .. }) = from.recv().await else {
+        anyhow::bail!("the executor does not speak our protocol");
+    };
+    Ok(Met { agent: Agent::new(incarnation, held), incarnation, to, from })
+}
+
 /// A registration with all that belongs to it.
 struct Membership {
     uplink: Uplink,
@@ -84,23 +112,15 @@ enum Event {
 
 impl Driver {
     pub(super) async fn open(options: JoinOptions, identity: Identity, home: Home) -> anyhow::Result<Self> {
-        let executor = ExecutorOptions {
-            directory: home.directory.join("executor"),
-            work_directory: options.work_directory.clone(),
-            timing: options.timing,
-        };
-        let (to_executor, mut from_executor) = connect_or_start(&executor).await?;
-        let Some(FromExecutor::Welcome { incarnation, held, .. }) = from_executor.recv().await else {
-            anyhow::bail!("the executor does not speak our protocol");
-        };
+        let executor = meet_executor(&options, &home).await?;
         Ok(Self {
-            agent: Agent::new(incarnation, held),
-            incarnation,
+            agent: executor.agent,
+            incarnation: executor.incarnation,
+            to_executor: executor.to,
+            from_executor: executor.from,
             options,
             identity,
             home,
-            to_executor,
-            from_executor,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
@@ -145,7 +165,7 @@ impl Driver {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Ok(None),
-                word = self.from_executor.recv() => self.heed(word).await?,
+                word = self.from_executor.recv() => { self.heed(word).await?; }
                 asked = self.signals.next() => if let Some(ending) = self.obey(asked, asked_before) {
                     return Ok(Some(ending));
                 },
@@ -188,7 +208,9 @@ impl Driver {
                 Event::Order(Some(order)) => self.follow(order),
                 Event::Order(None) | Event::LinkGone => membership = None,
                 Event::Executor(word) => {
-                    self.heed(word).await?;
+                    if self.heed(word).await? == Line::MadeAnew {
+                        return Ok(None);
+                    }
                     while let Some(word) = self.from_executor.try_next() {
                         self.agent.handle_executor(word);
                     }
@@ -240,15 +262,20 @@ impl Driver {
         }
     }
 
-    /// Heeds the executor. If that is gone, its jobs are gone with it: a new one is started, and the pool told.
-    async fn heed(&mut self, word: Option<FromExecutor>) -> anyhow::Result<()> {
-        match word {
-            Some(word) => {
-                self.agent.handle_executor(word);
-                Ok(())
-            }
-            None => anyhow::bail!("the executor ended, and its jobs with it"),
+    /// Heeds the executor. If the line to it is gone, it is met again, or another is started; what the pool has to know
+    /// of that it learns by the next registration.
+    async fn heed(&mut self, word: Option<FromExecutor>) -> anyhow::Result<Line> {
+        if let Some(word) = word {
+            self.agent.handle_executor(word);
+            return Ok(Line::Held);
         }
+        tracing::warn!("the line to the executor is gone");
+        let executor = meet_executor(&self.options, &self.home).await?;
+        self.agent = executor.agent;
+        self.incarnation = executor.incarnation;
+        self.to_executor = executor.to;
+        self.from_executor = executor.from;
+        Ok(Line::MadeAnew)
     }
 
     fn obey(&mut self, asked: Asked, asked_before: &mut bool) -> Option<Ending> {

@@ -22,8 +22,8 @@ pub struct JobsArgs {
     #[arg(short, long)]
     pub all: bool,
     /// Only jobs in this state (may be repeated)
-    #[arg(long, value_name = "STATE", value_parser = parse_state)]
-    pub state: Vec<TaskState>,
+    #[arg(long = "state", value_name = "STATE", value_parser = parse_state)]
+    pub states: Vec<TaskState>,
     /// Only jobs of this name
     #[arg(long)]
     pub name: Option<String>,
@@ -71,7 +71,7 @@ pub async fn jobs(session: &mut Session, args: &JobsArgs, manner: Manner) -> Res
     let now = clock::wall();
     let since =
         args.since.map(|since| WallTime(now.0 - i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
-    let filter = JobFilter { all: args.all, states: args.state.clone(), name: args.name.clone(), since };
+    let filter = JobFilter { all: args.all, states: args.states.clone(), name: args.name.clone(), since };
     let (jobs, older, _) = list(session, &filter, args.limit).await?;
     match (manner.format, manner.verbosity) {
         (Format::Human, Verbosity::Quiet) => jobs.iter().rev().for_each(|job| println!("{}", job.id)),

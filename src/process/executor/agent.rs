@@ -39,9 +39,8 @@ impl Executor {
         };
         stream.set_nonblocking(true)?;
         self.drop_agent();
-        let watched = stream.try_clone()?;
-        let source = self.watch(watched.as_fd(), Source::Agent, EpollFlags::EPOLLIN)?;
-        drop(watched);
+        // Epoll knows it by this very descriptor.
+        let source = self.watch(stream.as_fd(), Source::Agent, EpollFlags::EPOLLIN)?;
         self.agent =
             Some(Agent { stream, source, inbox: Vec::new(), outbox: Vec::new(), waits_for_room: false });
         Ok(())
