@@ -266,11 +266,14 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
 }
 
 async fn client(
-    global: Global,
-    command: Option<Command>,
+    mut global: Global,
+    mut command: Option<Command>,
     lines: bool,
     manner: Manner,
 ) -> Result<u8, Failure> {
+    if let Some(Command::Jobs(args)) = &mut command {
+        take_states(&mut global, args);
+    }
     let surroundings = Surroundings::of_process(global.state.clone());
     if let Some(Command::Context(action)) = &command {
         let root = StateRoot::find(&surroundings).map_err(|error| Failure::new("no-home", error))?;
@@ -304,6 +307,15 @@ async fn client(
             | Command::Executor(_)
             | Command::Keeper,
         ) => unreachable!("these are no client's"),
+    }
+}
+
+/// `jobs --state failed` means states of jobs; every other `--state` means where state lies.
+fn take_states(global: &mut Global, args: &mut jobs::JobsArgs) {
+    let words = global.state.as_ref().and_then(|state| state.to_str()).and_then(jobs::parse_states);
+    if let Some(states) = words {
+        args.states = states;
+        global.state = std::env::var_os("CLUSTERCTL_STATE").map(PathBuf::from);
     }
 }
 
@@ -463,7 +475,7 @@ fn start_local_worker(serving: &Serving) -> Result<(), Failure> {
 /// What a person needs to let others in.
 async fn ready_lines(global: &Global, serving: &Serving, args: &ServeArgs) -> Result<(), Failure> {
     let listening = serving.listening.clone().unwrap_or_default();
-    println!("pool \"{}\" serving on {listening} (TLS, key {:.2})", serving.name, serving.fingerprint);
+    println!("pool \"{}\" serving on {listening} (TLS, key {:.4})", serving.name, serving.fingerprint);
     println!("  state     {}", serving.state.display());
     if std::io::stdout().is_terminal() {
         let port = listening.rsplit_once(':').map_or("7700", |(_, port)| port).to_owned();

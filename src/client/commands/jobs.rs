@@ -21,8 +21,8 @@ pub struct JobsArgs {
     /// Every job, not only live ones and those of the last hour
     #[arg(short, long)]
     pub all: bool,
-    /// Only jobs in this state (may be repeated)
-    #[arg(long = "state", value_name = "STATE", value_parser = parse_state)]
+    /// Only jobs in these states; `--state failed` says the same
+    #[arg(skip)]
     pub states: Vec<TaskState>,
     /// Only jobs of this name
     #[arg(long)]
@@ -51,10 +51,9 @@ pub struct WhyArgs {
     pub id: String,
 }
 
-fn parse_state(text: &str) -> Result<TaskState, String> {
-    let known = TaskState::ALL.iter().find(|state| state.as_str() == text).copied();
-    let words: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
-    known.ok_or_else(|| format!("states are {}", words.join(" ")))
+/// States as they are typed, with commas between them; none if one of the words is no state.
+pub fn parse_states(text: &str) -> Option<Vec<TaskState>> {
+    text.split(',').map(|word| TaskState::ALL.into_iter().find(|state| state.as_str() == word)).collect()
 }
 
 fn parse_since(text: &str) -> Result<Duration, String> {
