@@ -13,6 +13,7 @@ pub mod core;
 pub mod net;
 pub mod pool;
 pub mod process;
+pub mod say;
 pub mod schema;
 pub mod store;
 pub mod wire;

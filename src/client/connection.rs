@@ -1,5 +1,6 @@
 //! A connection to the pool that is meant, found again when it is lost.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::sync::watch;
 
 use super::context::{Config, Context};
 use super::error::Failure;
-use super::private_pool;
+use super::{private_pool, render};
 use crate::core::id::Name;
 use crate::core::timing::Timing;
 use crate::net::connection::{self, Link};
@@ -18,6 +19,11 @@ use crate::process::clock;
 use crate::schema::pool_capnp::{admin, client_door, pool};
 use crate::store::place::{self, StateRoot, Surroundings};
 use crate::wire;
+
+/// A private pool that leaves is gone by then, and another can be started.
+const HANDOVER: Duration = Duration::from_secs(10);
+/// The attempt at which a person is told that the connection is lost: most are made again at once.
+const ATTEMPTS_UNSAID: u32 = 3;
 
 /// A pool that is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,9 +115,14 @@ impl Session {
         Ok(Self { target, root, timing: Timing::default(), live: None, known: false })
     }
 
-    /// Another session with the same pool.
+    /// A session with a pool that is known to be there: it is waited for when it is away.
     pub fn of(target: Target, root: StateRoot) -> Self {
         Self { target, root, timing: Timing::default(), live: None, known: true }
+    }
+
+    /// Another session with the same pool, by a connection of its own.
+    pub fn another(&self) -> Self {
+        Self::of(self.target.clone(), self.root.clone())
     }
 
     /// Which pool is meant.
@@ -170,20 +181,27 @@ impl Session {
             return Ok(());
         }
         self.live = None;
+        let began = tokio::time::Instant::now();
         let mut attempts = 0;
         loop {
-            match self.try_connect().await {
+            let failure = match self.try_connect().await {
                 Ok(live) => {
                     self.live = Some(live);
                     self.known = true;
                     return Ok(());
                 }
-                Err(failure) if self.known && failure.refusal.code == "unreachable" => {
-                    attempts += 1;
-                    tokio::time::sleep(pause(attempts)).await;
-                }
-                Err(failure) => return Err(failure),
+                Err(failure) => failure,
+            };
+            // A private pool may just be leaving; the next one is ours to start.
+            let changes_hands = self.target == Target::Private && began.elapsed() < HANDOVER;
+            if failure.refusal.code != "unreachable" || !(self.known || changes_hands) {
+                return Err(failure);
             }
+            attempts += 1;
+            if attempts == ATTEMPTS_UNSAID && self.known && std::io::stderr().is_terminal() {
+                render::dim("connection lost, retrying…");
+            }
+            tokio::time::sleep(pause(attempts)).await;
         }
     }
 

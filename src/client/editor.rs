@@ -6,23 +6,22 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::process::{Command, Stdio};
 
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{
-    Cmd, Completer, Config, Editor, Event, ExternalPrinter, Helper, Highlighter, Hinter, KeyCode, KeyEvent,
-    Modifiers,
-};
+use rustyline::{Cmd, Config, Editor, Event, ExternalPrinter, KeyCode, KeyEvent, Modifiers};
 use tokio::sync::mpsc;
 
+/// The prompt of a text that has to go on.
+const CONTINUATION: &str = "…> ";
 /// Lines that are kept.
 const HISTORY_LINES: usize = 10_000;
 
 /// What a person did at the prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Typed {
-    /// A complete line, or several.
-    Line(String),
+    /// Text that bash would run, of one line or several.
+    Text(String),
     /// Ctrl-C.
     Interrupt,
     /// Ctrl-D on an empty line.
@@ -34,6 +33,8 @@ pub struct Prompts {
     prompts: std::sync::mpsc::Sender<String>,
     typed: mpsc::UnboundedReceiver<Typed>,
     printer: Box<dyn ExternalPrinter + Send>,
+    /// The terminal as it was found.
+    cooked: Termios,
 }
 
 /// What bash says of a text.
@@ -72,23 +73,16 @@ pub fn judge(text: &str) -> Verdict {
     if unfinished.iter().any(|mark| words.contains(mark)) || (said.status.success() && continues) {
         return Verdict::Incomplete;
     }
-    if said.status.success() { Verdict::Complete } else { Verdict::Wrong(words.trim_end().to_owned()) }
+    if said.status.success() { Verdict::Complete } else { Verdict::Wrong(without_echo(&words)) }
 }
 
-#[derive(Helper, Completer, Hinter, Highlighter)]
-struct Bash;
-
-impl Validator for Bash {
-    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        let text = context.input();
-        if text.trim_start().starts_with(':') || text.trim().is_empty() {
-            return Ok(ValidationResult::Valid(None));
-        }
-        Ok(match judge(text) {
-            Verdict::Incomplete => ValidationResult::Incomplete,
-            Verdict::Complete | Verdict::Wrong(_) => ValidationResult::Valid(None),
-        })
-    }
+/// Bash's words less the lines that only repeat the text.
+fn without_echo(words: &str) -> String {
+    let echoes = |line: &str| {
+        let rest = line.strip_prefix("bash: line ").and_then(|rest| rest.split_once(": "));
+        rest.is_some_and(|(_, rest)| rest.starts_with('`') && rest.ends_with('\''))
+    };
+    words.lines().filter(|line| !echoes(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// Starts the editor.
@@ -102,8 +96,7 @@ pub fn start() -> anyhow::Result<Prompts> {
         .max_history_size(HISTORY_LINES)?
         .bracketed_paste(true)
         .build();
-    let mut editor: Editor<Bash, FileHistory> = Editor::with_config(config)?;
-    editor.set_helper(Some(Bash));
+    let mut editor: Editor<(), FileHistory> = Editor::with_config(config)?;
     editor.bind_sequence(Event::from(KeyEvent(KeyCode::Up, Modifiers::NONE)), Cmd::HistorySearchBackward);
     editor.bind_sequence(Event::from(KeyEvent(KeyCode::Down, Modifiers::NONE)), Cmd::HistorySearchForward);
     editor.bind_sequence(Event::from(KeyEvent(KeyCode::Enter, Modifiers::ALT)), Cmd::Newline);
@@ -112,33 +105,49 @@ pub fn start() -> anyhow::Result<Prompts> {
         // No history yet, or none that can be read: then it begins here.
         let _ = editor.load_history(path);
     }
+    let cooked = tcgetattr(std::io::stdin())?;
     let printer = editor.create_external_printer()?;
     let (prompts, wanted) = std::sync::mpsc::channel::<String>();
     let (sender, typed) = mpsc::unbounded_channel();
     std::thread::Builder::new().name("editor".into()).spawn(move || {
         for prompt in wanted {
-            let typed = match editor.readline(&prompt) {
-                Ok(line) => {
-                    if editor.add_history_entry(line.as_str()).unwrap_or(false)
-                        && let Some(path) = &history
-                    {
-                        save(&mut editor, path);
-                    }
-                    Typed::Line(line)
-                }
-                Err(ReadlineError::Interrupted) => Typed::Interrupt,
-                Err(_) => Typed::End,
-            };
+            let typed = read(&mut editor, &prompt);
+            if let Typed::Text(text) = &typed
+                && editor.add_history_entry(text).unwrap_or(false)
+                && let Some(path) = &history
+            {
+                save(&mut editor, path);
+            }
             if sender.send(typed).is_err() {
                 return;
             }
         }
     })?;
-    Ok(Prompts { prompts, typed, printer: Box::new(printer) })
+    Ok(Prompts { prompts, typed, printer: Box::new(printer), cooked })
 }
 
-/// Adds the last line to the history file, which is this user's alone.
-fn save(editor: &mut Editor<Bash, FileHistory>, path: &std::path::Path) {
+/// Reads lines until bash would run them.
+fn read(editor: &mut Editor<(), FileHistory>, prompt: &str) -> Typed {
+    let mut text = String::new();
+    loop {
+        let prompt = if text.is_empty() { prompt } else { CONTINUATION };
+        match editor.readline(prompt) {
+            Ok(line) => text.push_str(&line),
+            Err(ReadlineError::Eof) if text.is_empty() => return Typed::End,
+            // What was typed so far is dropped as a whole.
+            Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Typed::Interrupt,
+            Err(_) => return Typed::End,
+        }
+        let is_bash = !text.trim().is_empty() && !text.trim_start().starts_with(':');
+        if !is_bash || judge(&text) != Verdict::Incomplete {
+            return Typed::Text(text);
+        }
+        text.push('\n');
+    }
+}
+
+/// Adds the last text to the history file, which is this user's alone.
+fn save(editor: &mut Editor<(), FileHistory>, path: &std::path::Path) {
     if let Some(directory) = path.parent() {
         let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     }
@@ -163,6 +172,13 @@ impl Prompts {
     pub fn notice(&mut self, text: &str) {
         // Without a terminal there is nobody to notice.
         let _ = self.printer.print(format!("{text}\n"));
+    }
+}
+
+impl Drop for Prompts {
+    /// The editor's thread may still be reading: the terminal is given back as it was found.
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &self.cooked);
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::core::refusal::Refusal;
+use crate::say::say;
 
 /// Something that did not work, with the exit code that tells so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +43,9 @@ impl Failure {
         let Refusal { code, message, facts, hint } = &self.refusal;
         let mut text = format!("error: {message}\n");
         for (name, value) in facts {
-            // Writing to a String does not fail.
-            let _ = writeln!(text, "  {name}: {}", value.replace('\n', "\n    "));
+            // Further lines stand below the first. Writing to a String does not fail.
+            let below = format!("\n{}", " ".repeat(name.chars().count() + 4));
+            let _ = writeln!(text, "  {name}: {}", value.replace('\n', &below));
         }
         let _ = writeln!(text, "  code: {code}");
         if let Some(hint) = hint {
@@ -64,8 +66,8 @@ impl Failure {
     /// Says it on standard error.
     pub fn print(&self, format: super::Format) {
         match format {
-            super::Format::Human => anstream::eprint!("{}", self.text()),
-            super::Format::Json | super::Format::Ndjson => eprintln!("{}", self.json()),
+            super::Format::Human => crate::say::sentence(format_args!("{}", self.text())),
+            super::Format::Json | super::Format::Ndjson => say!("{}", self.json()),
         }
     }
 }

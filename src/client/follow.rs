@@ -35,11 +35,27 @@ pub struct FollowWhat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// Bytes of a task.
-    Bytes(u32, Chunk),
+    Bytes {
+        /// Its index.
+        task: u32,
+        /// Which of its attempts wrote them.
+        attempt: u32,
+        /// The bytes.
+        chunk: Chunk,
+    },
     /// Something happened to a task.
     Event(TaskEvent),
     /// Bytes of a task are no longer kept.
-    Gone(u32, Refusal),
+    Gone {
+        /// Its index.
+        task: u32,
+        /// Which of its attempts wrote them.
+        attempt: u32,
+        /// What is kept begins here.
+        position: u64,
+        /// Why.
+        refused: Refusal,
+    },
     /// All there was to follow.
     Done(Box<JobInfo>),
 }
@@ -163,9 +179,11 @@ impl Following {
     fn note(&self, news: &News) {
         let mut seen = self.seen.borrow_mut();
         match news {
-            News::Bytes(task, chunk) => {
-                let attempt = seen.partly.get(task).map_or(1, |(attempt, _)| *attempt);
-                seen.partly.insert(*task, (attempt, chunk.end()));
+            News::Bytes { task, attempt, chunk } => {
+                seen.partly.insert(*task, (*attempt, chunk.end()));
+            }
+            News::Gone { task, attempt, position, .. } => {
+                seen.partly.insert(*task, (*attempt, *position));
             }
             News::Event(event) => match &event.kind {
                 TaskEventKind::Ended(_) => {
@@ -177,7 +195,7 @@ impl Following {
                 }
                 _ => {}
             },
-            News::Gone(..) | News::Done(_) => {}
+            News::Done(_) => {}
         }
     }
 }
@@ -199,7 +217,7 @@ impl sink::Server for SinkService {
     async fn write(self: Rc<Self>, params: sink::WriteParams) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let chunk = wire::output::read(params.get_chunk()?)?;
-        self.tell(News::Bytes(params.get_task(), chunk)).await
+        self.tell(News::Bytes { task: params.get_task(), attempt: params.get_attempt(), chunk }).await
     }
 
     async fn event(self: Rc<Self>, params: sink::EventParams) -> Result<(), capnp::Error> {
@@ -210,7 +228,8 @@ impl sink::Server for SinkService {
     async fn gone(self: Rc<Self>, params: sink::GoneParams) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let refused = wire::refusal::read(params.get_refused()?)?;
-        self.tell(News::Gone(params.get_task(), refused)).await
+        let (task, attempt, position) = (params.get_task(), params.get_attempt(), params.get_position());
+        self.tell(News::Gone { task, attempt, position, refused }).await
     }
 
     async fn done(

@@ -8,10 +8,14 @@ pub mod context;
 pub mod editor;
 pub mod error;
 pub mod follow;
+pub mod json;
 pub mod private_pool;
+pub mod progress;
 pub mod render;
 pub mod repl;
 pub mod selector;
+pub mod tagger;
+pub mod watch;
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error::Failure;
 use crate::store::place::{StateRoot, private_pool_name};
 
-/// The pool's log may grow to this before it is begun anew, in bytes.
-const LOG_BYTES_MAX: u64 = 4 << 20;
+/// The pool's log, in its state directory.
+pub const LOG: &str = "log";
 
 /// The state directory of this user's private pool.
 pub fn state_directory(root: &StateRoot) -> PathBuf {
@@ -23,12 +25,11 @@ pub fn state_directory(root: &StateRoot) -> PathBuf {
 pub fn start(root: &StateRoot) -> Result<(), Failure> {
     let state = state_directory(root);
     make_private(&state)?;
-    let log_path = state.join("log");
-    if fs::metadata(&log_path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
-        fs::rename(&log_path, state.join("log.old"))?;
-    }
-    let log = fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
-    let mut process = Command::new(std::env::current_exe()?)
+    let log_path = state.join(LOG);
+    let log = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path)?;
+    // The very program that runs now, whatever has been installed since.
+    let mut process = Command::new("/proc/self/exe")
+        .arg0("clusterctl")
         .args(["pool", "serve", "--background", "--state"])
         .arg(root.path())
         .stdin(Stdio::null())
@@ -39,11 +40,14 @@ pub fn start(root: &StateRoot) -> Result<(), Failure> {
     if let Some(stdout) = &mut process.stdout {
         stdout.read_to_string(&mut said)?;
     }
+    // It outlives us, or ends before us: then nobody else would reap it.
+    std::thread::Builder::new().name("reaper".into()).spawn(move || drop(process.wait()))?;
     if said.starts_with("ready") {
         return Ok(());
     }
     let log = fs::read_to_string(&log_path).unwrap_or_default();
-    let last = log.lines().last().unwrap_or("it left no word").to_owned();
+    let last = log.lines().rev().find_map(|line| line.strip_prefix("error: "));
+    let last = last.unwrap_or("it left no word").to_owned();
     Err(Failure::new("private-pool", "the private pool did not start")
         .fact("it says", last)
         .fact("log", log_path.display()))

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use crate::core::job::JobSpec;
-use crate::core::outcome::{Cancel, Outcome};
+use crate::core::outcome::Outcome;
 use crate::core::time::WallTime;
-use crate::core::view::{JobInfo, TaskInfo, TaskState, WorkerInfo};
+use crate::core::view::{JobInfo, TaskState, WorkerInfo};
+use crate::say::say;
 
+/// A wait for a worker that is worth a word.
+const QUEUED_NOTICEABLE: Duration = Duration::from_millis(500);
 /// Script text in a table, in characters.
 const SCRIPT_SHOWN: usize = 60;
 
@@ -87,13 +90,12 @@ pub fn outcome_word(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// The exit code that stands for an outcome, as docker and the shell have it.
+/// The exit code that stands for an outcome, as docker and the shell have it: a cancel by somebody else is a TERM.
 pub fn exit_code(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Exited(code) => *code,
         Outcome::Signaled(signal) => 128_u8.saturating_add(*signal),
         Outcome::TimedOut => 124,
-        Outcome::Cancelled(Cancel::Interrupt) => 130,
         Outcome::Cancelled(_) => 143,
         Outcome::Lost(_) | Outcome::SpawnFailed(_) | Outcome::Quarantined => 125,
     }
@@ -132,6 +134,21 @@ pub fn sentence(info: &JobInfo) -> Option<String> {
         Outcome::Cancelled(how) => format!("{id} cancelled ({how}) · {run}{place}"),
         other => format!("{id} {}{place}", outcome(other)),
     })
+}
+
+/// What is said of a plain job that has ended, however it did: `42 exit 1 · 3.2s · w1`.
+pub fn footer(info: &JobInfo) -> String {
+    if let Some(sentence) = sentence(info) {
+        return sentence;
+    }
+    let Some(end) = info.task.as_ref().and_then(|task| task.end.as_ref()) else {
+        return format!("{} {}", info.id, info.counts.state().as_str());
+    };
+    let queued = info.queued.filter(|queued| *queued >= QUEUED_NOTICEABLE);
+    let queued = queued.map_or(String::new(), |queued| format!(" · queued {}", duration(queued)));
+    let place = info.task.as_ref().and_then(|task| task.worker.as_deref());
+    let place = place.map_or(String::new(), |worker| format!(" · {worker}"));
+    format!("{} {} · {}{queued}{place}", info.id, outcome(&end.outcome), duration(end.usage.run))
 }
 
 /// A table without lines, as wide as it must be.
@@ -216,68 +233,10 @@ pub fn workers(workers: &[WorkerInfo]) -> String {
     table(&["NAME", "STATE", "SLOTS", "MEM", "LABELS", "SEEN"], workers.iter().map(row).collect())
 }
 
-/// A job as JSON, with stable field names.
-pub fn job_json(info: &JobInfo) -> serde_json::Value {
-    let task = info.task.as_ref();
-    let end = task.and_then(|task| task.end.as_ref());
-    let (exit, signal) = match end.map(|end| &end.outcome) {
-        Some(Outcome::Exited(code)) => (Some(*code), None),
-        Some(Outcome::Signaled(signal)) => (None, Some(*signal)),
-        _ => (None, None),
-    };
-    let counts: serde_json::Map<String, serde_json::Value> = TaskState::ALL
-        .iter()
-        .map(|&state| (state.as_str().to_owned(), info.counts.of(state).into()))
-        .collect();
-    serde_json::json!({
-        "v": 1,
-        "id": info.id.0,
-        "owner": info.owner,
-        "name": info.spec.name.as_ref().map(|name| name.as_str()),
-        "state": info.counts.state().as_str(),
-        "outcome": end.map(|end| outcome_word(&end.outcome)),
-        "exit": exit,
-        "signal": signal,
-        "worker": task.and_then(|task| task.worker.clone()),
-        "attempt": task.map(|task| task.attempt),
-        "queued_s": info.queued.map(|queued| queued.as_secs_f64()),
-        "run_s": end.map(|end| end.usage.run.as_secs_f64()),
-        "cpu_s": end.map(|end| (end.usage.cpu_user + end.usage.cpu_system).as_secs_f64()),
-        "peak_memory_bytes": end.map(|end| end.usage.peak_memory_bytes),
-        "submitted": rfc3339(info.submitted),
-        "started": info.started.map(rfc3339),
-        "ended": info.ended.map(rfc3339),
-        "where": Some(info.spec.constraint.to_string()).filter(|text| !text.is_empty()),
-        "priority": info.spec.priority,
-        "array": info.spec.array.as_ref().map(ToString::to_string),
-        "tasks": info.spec.array.as_ref().map(|_| counts),
-        "script": json_bytes(&info.spec.script),
-    })
-}
-
-/// A task as JSON.
-pub fn task_json(info: &TaskInfo) -> serde_json::Value {
-    serde_json::json!({
-        "task": info.index,
-        "state": info.state.as_str(),
-        "outcome": info.end.as_ref().map(|end| outcome_word(&end.outcome)),
-        "worker": info.worker,
-        "attempt": info.attempt,
-    })
-}
-
-/// Text, or bytes that are none as base64.
-pub fn json_bytes(bytes: &[u8]) -> serde_json::Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.into(),
-        Err(_) => serde_json::json!({ "b64": data_encoding::BASE64.encode(bytes) }),
-    }
-}
-
 /// Text on standard error that stands back, where colour is wanted.
 pub fn dim(text: &str) {
     let style = anstyle::Style::new().dimmed();
-    anstream::eprintln!("{style}{text}{style:#}");
+    say!("{style}{text}{style:#}");
 }
 
 #[cfg(test)]
@@ -303,7 +262,7 @@ mod tests {
     fn exit_codes_follow_docker_and_the_shell() {
         assert_eq!(exit_code(&Outcome::Signaled(9)), 137);
         assert_eq!(exit_code(&Outcome::TimedOut), 124);
-        assert_eq!(exit_code(&Outcome::Cancelled(Cancel::Interrupt)), 130);
+        assert_eq!(exit_code(&Outcome::Cancelled(crate::core::outcome::Cancel::Interrupt)), 143);
         assert_eq!(exit_code(&Outcome::Lost(String::new())), 125);
     }
 }

@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod id;
 pub mod job;
 pub mod label;
+pub mod lifetime;
 pub mod limits;
 pub mod membership;
 pub mod outcome;

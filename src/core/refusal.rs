@@ -33,3 +33,11 @@ impl Refusal {
         self
     }
 }
+
+/// What the operating system says, without its number, in lower case.
+pub fn os_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}

@@ -15,6 +15,7 @@ use super::connection::{Connection, Peer};
 use super::key::KeyPair;
 use super::tls::{self, Expected, OtherKey};
 use crate::core::id::Fingerprint;
+use crate::core::refusal::os_words;
 use crate::core::timing::Timing;
 
 /// Unanswered bytes for so long mean that the peer is gone.
@@ -70,7 +71,7 @@ pub(super) async fn dial_tls(
     let connecting = TcpStream::connect(address);
     let stream = match tokio::time::timeout(timing.dial_connect, connecting).await {
         Err(_) => return Err(unreachable(format!("no answer within {}s", timing.dial_connect.as_secs()))),
-        Ok(Err(error)) => return Err(unreachable(words(&error))),
+        Ok(Err(error)) => return Err(unreachable(os_words(&error))),
         Ok(Ok(stream)) => stream,
     };
     tune(&stream).map_err(|error| unreachable(error.to_string()))?;
@@ -100,7 +101,7 @@ pub(super) fn presented(stream: &TlsStream<TcpStream>) -> Result<Fingerprint, Di
 /// # Errors
 /// When nobody listens there, or somebody else does.
 pub async fn dial_local(path: &Path) -> Result<Connection, DialError> {
-    let unreachable = |error: io::Error| DialError::Unreachable { reason: words(&error) };
+    let unreachable = |error: io::Error| DialError::Unreachable { reason: os_words(&error) };
     let stream = UnixStream::connect(path).await.map_err(unreachable)?;
     let uid = stream.peer_cred().map_err(unreachable)?.uid();
     let own = nix::unistd::Uid::current().as_raw();
@@ -131,16 +132,8 @@ fn handshake_error(error: &io::Error) -> DialError {
     }
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            DialError::Unreachable { reason: words(error) }
+            DialError::Unreachable { reason: os_words(error) }
         }
         _ => DialError::NoPool(error.to_string()),
     }
-}
-
-/// What the operating system says, without its number, in lower case.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }

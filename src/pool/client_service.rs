@@ -9,6 +9,7 @@ use std::sync::Arc;
 use capnp::capability::FromClientHook;
 
 use super::job_service::JobService;
+use super::shard::Presence;
 use super::shared::{Local, Shared, Stop};
 use super::worker_service::Registrar;
 use crate::core::id::{ConnectionId, JobId, JobNonce, Name, RequestId, TokenId};
@@ -31,6 +32,7 @@ pub(super) struct ClientDoor {
     pub(super) name: String,
     pub(super) connection: ConnectionId,
     pub(super) gate: GateState,
+    pub(super) presence: Presence,
 }
 
 impl client_door::Server for ClientDoor {
@@ -51,6 +53,7 @@ impl client_door::Server for ClientDoor {
             viewer: self.viewer.clone(),
             connection: self.connection,
             gate: self.gate.clone(),
+            presence: self.presence.clone(),
         };
         if matches!(self.viewer, Viewer::Admin(_)) {
             let admin: admin::Client = capnp_rpc::new_client(service);
@@ -98,6 +101,7 @@ pub(super) struct PoolService {
     viewer: Viewer,
     connection: ConnectionId,
     gate: GateState,
+    presence: Presence,
 }
 
 impl PoolService {
@@ -451,6 +455,7 @@ impl admin::Server for PoolService {
         let known = self.shared().pool.update(move |pool, now| pool.local_worker(now, &name, choice)).await?;
         match known {
             Ok((worker, _)) => {
+                self.presence.release();
                 let registrar =
                     Registrar::new(self.local.clone(), worker, self.connection, self.gate.clone());
                 results.get().set_registrar(capnp_rpc::new_client(registrar));

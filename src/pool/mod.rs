@@ -34,7 +34,7 @@ use self::shared::{Local, PoolInfo, Shared, Stop};
 use crate::core::pool::{Host, Pool};
 use crate::net::key::KeyPair;
 use crate::net::listen::{self, Door};
-use crate::process::{clock, facts};
+use crate::process::{clock, facts, limit};
 use crate::store::lock::StateLock;
 use crate::store::output::OutputWriter;
 use crate::store::output_thread::{OutputHandle, output_loop};
@@ -139,6 +139,8 @@ impl Opened {
     /// When a commit failed: what was shown is durable, what was not may be lost.
     pub fn serve(self) -> anyhow::Result<()> {
         let Self { shared, key, sockets, mut threads, options, socket_path, _lock } = self;
+        // Not before: a worker that is started beside us hands on what it finds.
+        limit::raise_files();
         let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
         for n in 0..shards {
             let (shared, key, sockets) = (shared.clone(), Arc::clone(&key), sockets.try_clone()?);

@@ -1,14 +1,18 @@
 //! One thread of a pool's network: accepts, finds out who is there, and drives each connection to its end.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::client_service::ClientDoor;
 use super::enrol_service;
-use super::shared::{Local, Stop};
+use super::shared::{Local, Shared, Stop};
 use super::worker_service::WorkerDoor;
+use crate::core::id::{ConnectionId, Fingerprint};
 use crate::core::limits;
 use crate::core::pool::{Identity, Viewer};
 use crate::net::connection::{self, Connection, Peer};
@@ -19,6 +23,9 @@ use crate::schema::{pool_capnp, worker_capnp};
 
 /// Connections get so long to say goodbye when the pool ends.
 const GOODBYE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// After a failed accept: out of descriptors, most likely, which passes.
+const ACCEPT_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What a shard listens on.
 pub(super) struct Listeners {
@@ -38,7 +45,10 @@ pub(super) async fn run(local: Local, listeners: Listeners) {
                 Ok(connection) => {
                     connections.spawn_local(serve(local.clone(), connection));
                 }
-                Err(error) => tracing::warn!(%error, "cannot accept on the socket"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the socket");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
             },
             incoming = accept_on_network(&listeners) => match incoming {
                 Ok((stream, handshake)) => {
@@ -80,20 +90,24 @@ async fn serve(local: Local, connection: Connection) {
     let shared = local.shared.clone();
     let id = shared.next_connection();
     let gate = GateState::new(limits::FRAME_BYTES_MAX_FIRST, clock::boottime());
-    let (identity, key) = match connection.peer {
-        Peer::Local { .. } => (None, None),
-        Peer::Key(key) => {
+    let key = match connection.peer {
+        Peer::Local { .. } => None,
+        Peer::Key(key) => Some(key),
+    };
+    // Known to those who cut before it is looked up: a key that is revoked meanwhile is missed by neither.
+    let guard = Connected::new(&shared, id, key);
+    let identity = match key {
+        None => None,
+        Some(key) => {
             let known =
                 shared.identities.read().expect("nobody panics with the identities").get(&key).cloned();
             // The handshake let it in; it was revoked since.
             let Some(identity) = known else { return };
-            (Some(identity), Some(key))
+            Some(identity)
         }
     };
-    let cut = shared.peers.connected(id, key);
-    let is_client = !matches!(identity, Some(Identity::Worker(..)));
-    let counted = is_client.then(|| Counted::new(&local));
     let door = door(&local, identity, id, gate.clone());
+    let cut = guard.cut.clone();
     let link = connection::accepted(connection, door, gate, clock::boottime);
     let stop = async {
         tokio::select! {
@@ -109,20 +123,43 @@ async fn serve(local: Local, connection: Connection) {
     if let Err(error) = link.run(stop).await {
         tracing::debug!(connection = id.0, %error, "a connection ended");
     }
-    drop(counted);
-    shared.peers.disconnected(id);
-    let _ = shared.pool.update(move |pool, _| pool.handle_disconnected(id)).await;
+}
+
+/// A connection that the pool knows of, until it is dropped, however that comes.
+struct Connected {
+    shared: Shared,
+    id: ConnectionId,
+    cut: CancellationToken,
+}
+
+impl Connected {
+    fn new(shared: &Shared, id: ConnectionId, key: Option<Fingerprint>) -> Self {
+        Self { shared: shared.clone(), id, cut: shared.peers.connected(id, key) }
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.shared.peers.disconnected(self.id);
+        let (pool, id) = (self.shared.pool.clone(), self.id);
+        tokio::task::spawn_local(async move {
+            // The pool may have ended: then nobody is connected.
+            let _ = pool.update(move |pool, _| pool.handle_disconnected(id)).await;
+        });
+    }
 }
 
 fn door(
     local: &Local,
     identity: Option<Identity>,
-    connection: crate::core::id::ConnectionId,
+    connection: ConnectionId,
     gate: GateState,
 ) -> capnp::capability::Client {
     let info = &local.shared.info;
     let client = |viewer: Viewer, name: String| -> capnp::capability::Client {
-        let door = ClientDoor { local: local.clone(), viewer, name, connection, gate: gate.clone() };
+        let presence = Presence::of_client(&local.shared);
+        let door =
+            ClientDoor { local: local.clone(), viewer, name, connection, gate: gate.clone(), presence };
         capnp_rpc::new_client::<pool_capnp::client_door::Client, _>(door).client
     };
     match identity {
@@ -135,18 +172,26 @@ fn door(
     }
 }
 
-/// A connection that keeps a private pool from ending.
-struct Counted(Rc<Local>);
+/// A connection of somebody who needs the pool: it keeps a private one from ending, until it turns out to be a worker's.
+#[derive(Clone)]
+pub(super) struct Presence(Rc<Cell<Option<Counted>>>);
 
-impl Counted {
-    fn new(local: &Local) -> Self {
-        local.shared.clients.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Self(Rc::new(local.clone()))
+struct Counted(Shared);
+
+impl Presence {
+    fn of_client(shared: &Shared) -> Self {
+        shared.clients.fetch_add(1, Ordering::Relaxed);
+        Self(Rc::new(Cell::new(Some(Counted(shared.clone())))))
+    }
+
+    /// It is nobody's who needs the pool.
+    pub(super) fn release(&self) {
+        drop(self.0.take());
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.shared.clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }

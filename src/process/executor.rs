@@ -1,51 +1,65 @@
 //! The executor: owns the jobs of a worker, and outlives the agent that gives them to it.
 //!
 //! One thread, one epoll. It gives attempts to keepers, reads their pipes, holds their output until it is acknowledged
-//! and their endings until they are forgotten, and speaks to one agent at a time. Jobs do not outlive it. It knows no
-//! pool, no network, and decides nothing but the order in which things are done.
+//! and their endings until they are forgotten, and speaks to one agent at a time. Jobs do not outlive it, so what goes
+//! wrong with one attempt concerns that attempt alone. It knows no pool, no network, and decides nothing but the order in
+//! which things are done.
 
 mod agent;
 mod attempt;
 mod keepers;
+mod pipe;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{EpollFlags, EpollTimeout};
 
 use crate::core::attempt::{AttemptEnd, Held, ToExecutor};
 use crate::core::id::{Fence, Incarnation};
 use crate::core::outcome::{Cancel, Outcome};
-use crate::core::output::Stream;
 use crate::core::time::Timestamp;
 use crate::core::timing::Timing;
 
 use self::agent::Agent;
 use self::attempt::{Attempt, Flow, Phase};
 use self::keepers::Keepers;
+use self::watched::{Source, Watched};
 use super::journal::{Journal, read_journals};
+use super::launch::Inherited;
 use super::packet::ToKeeper;
 use super::workspace::{self, Workspaces};
-use super::{clock, detach, launch, signal, tree};
+use super::{clock, detach, facts, launch, limit, signal, tree};
 
 /// Where an executor listens, below its directory.
 pub(super) const SOCKET: &str = "executor.sock";
-/// Held as long as an executor lives.
+/// Its log, below its directory.
+pub const LOG: &str = "executor.log";
+/// Held as long as an executor or a keeper of it lives.
 const LOCK: &str = "executor.lock";
+/// An executor that was killed leaves keepers, which are gone by then.
+const LOCK_WITHIN: Duration = Duration::from_secs(30);
+/// How often to look whether they are.
+const LOCK_AGAIN: Duration = Duration::from_millis(10);
 /// Attempts that ended and were forgotten are still known, so that a late start of one is not taken for a new one.
 const FORGOTTEN_MAX: usize = 16 << 10;
-/// Events taken from the kernel at a time.
-const EVENTS_MAX: usize = 256;
 /// A pipe that was not emptied by then is watched; a job that is over before costs no epoll call.
-const WATCH_AFTER: std::time::Duration = std::time::Duration::from_millis(10);
+const WATCH_AFTER: Duration = Duration::from_millis(10);
 /// Bytes are held back so long for more to come with them.
-const FLUSH_AFTER: std::time::Duration = std::time::Duration::from_millis(4);
+const FLUSH_AFTER: Duration = Duration::from_millis(4);
+/// A start that takes longer hangs, in a directory that does not answer: nobody but us could end it.
+const START_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes read at a time, from an agent or from a pipe.
+const READ_BYTES: usize = 256 << 10;
+/// Processes that are left at our end get so long to die.
+const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// How an executor is started.
 #[derive(Clone, Debug)]
@@ -58,20 +72,16 @@ pub struct ExecutorOptions {
     pub timing: Timing,
 }
 
-/// What an event of epoll is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Listener,
-    Agent,
-    Keeper(u64),
-    Pipe(Fence, Stream),
-}
-
 /// What to look at again, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Deadline {
+    /// Whether its pipes are to be watched.
     Watch(Fence),
+    /// Whether it has output to send.
     Flush(Fence),
+    /// Whether its bash has started.
+    Started(Fence),
+    /// Whether anybody needs us.
     Idle,
 }
 
@@ -87,9 +97,7 @@ struct Executor {
     incarnation: Incarnation,
     /// Starts by lower dials are refused.
     dial: u64,
-    epoll: Epoll,
-    sources: BTreeMap<u64, Source>,
-    next_source: u64,
+    watched: Watched,
     listener: UnixListener,
     agent: Option<Agent>,
     keepers: Keepers,
@@ -104,11 +112,13 @@ struct Executor {
     /// Bytes sent and not acknowledged, of all attempts.
     in_flight: u64,
     deadlines: BTreeSet<(Timestamp, Deadline)>,
+    /// Since when there has been neither an agent nor an attempt.
+    idle_since: Timestamp,
     workspaces: Workspaces,
     journal: Journal,
-    inherited: Vec<Vec<u8>>,
+    inherited: Inherited,
+    buffer: Vec<u8>,
     stay: Stay,
-    _lock: Flock<fs::File>,
 }
 
 /// The body of the hidden command `executor`. Says `ready` on its standard output when an agent may connect.
@@ -119,18 +129,19 @@ pub fn run(options: ExecutorOptions) -> anyhow::Result<()> {
     detach::detach()?;
     signal::reset_all();
     tree::become_reaper()?;
-    let mut executor = Executor::open(options)?;
+    let files = limit::raise_files();
+    let mut executor = Executor::open(options, files)?;
     detach::ready()?;
     let ended = executor.serve();
     executor.keepers.end_all();
-    tree::kill_all(&BTreeSet::new());
+    tree::kill_all(&BTreeSet::new(), END_WITHIN);
     // Somebody else's socket is never removed: the lock is still ours.
     let _ = fs::remove_file(executor.options.directory.join(SOCKET));
     ended
 }
 
 impl Executor {
-    fn open(options: ExecutorOptions) -> anyhow::Result<Self> {
+    fn open(options: ExecutorOptions, files: u64) -> anyhow::Result<Self> {
         workspace::private_directory(&options.directory)?;
         let lock = lock(&options.directory)?;
         let mut seed = [0; 8];
@@ -138,22 +149,22 @@ impl Executor {
         let incarnation = Incarnation(u64::from_le_bytes(seed));
         let workspaces = Workspaces::open(&options.work_directory)
             .with_context(|| format!("cannot make workspaces in {}", options.work_directory.display()))?;
-        let journal = Journal::begin(&options.directory, incarnation, workspaces.root())?;
+        let boot_id = facts::boot_id();
+        let journal = Journal::begin(&options.directory, incarnation, &boot_id, workspaces.root())?;
         for past in read_journals(&options.directory)? {
             sweep(&past.started);
-            workspaces.remove(past.workspaces);
+            past.workspaces.into_iter().for_each(|path| workspaces.remove(path));
         }
         let listener = listen(&options.directory)?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let mut watched = Watched::new()?;
+        watched.add(&listener, Source::Listener)?;
         let mut executor = Self {
             incarnation,
             dial: 0,
-            epoll,
-            sources: BTreeMap::new(),
-            next_source: 0,
+            watched,
             listener,
             agent: None,
-            keepers: Keepers::default(),
+            keepers: Keepers::new(lock, files),
             attempts: BTreeMap::new(),
             waiting: VecDeque::new(),
             forgotten: VecDeque::new(),
@@ -162,59 +173,43 @@ impl Executor {
             flow: Flow::Paused,
             in_flight: 0,
             deadlines: BTreeSet::new(),
+            idle_since: clock::boottime(),
             workspaces,
             journal,
             inherited: launch::inherited(),
+            buffer: vec![0; READ_BYTES],
             stay: Stay::ForEver,
             options,
-            _lock: lock,
         };
-        let listener = executor.listener.try_clone()?;
-        executor.watch(listener.as_fd(), Source::Listener, EpollFlags::EPOLLIN)?;
-        executor.arm_idle();
+        executor.note_idle();
         Ok(executor)
     }
 
     fn serve(&mut self) -> anyhow::Result<()> {
-        let mut events = [EpollEvent::empty(); EVENTS_MAX];
         while !self.may_end() {
-            let count = match self.epoll.wait(&mut events, self.wait_for()) {
-                Err(nix::errno::Errno::EINTR) => continue,
-                other => other?,
-            };
-            for event in &events[..count] {
-                if let Some(&source) = self.sources.get(&event.data()) {
-                    self.handle(source, event.events())?;
-                }
+            for (source, events) in self.watched.wait(self.wait_for())? {
+                self.handle(source, events);
             }
-            self.handle_deadlines()?;
-            self.start_waiting()?;
-            self.send_output()?;
+            self.handle_deadlines();
+            self.start_waiting();
+            self.send_output();
             self.flush_agent();
         }
         Ok(())
     }
 
-    fn handle(&mut self, source: Source, events: EpollFlags) -> anyhow::Result<()> {
+    fn handle(&mut self, source: Source, events: EpollFlags) {
         match source {
             Source::Listener => self.accept(),
             Source::Agent => {
                 if events.contains(EpollFlags::EPOLLOUT) {
                     self.flush_agent();
                 }
-                self.read_agent()
+                self.read_agent();
             }
             Source::Keeper(id) => self.read_keeper(id),
             Source::Pipe(fence, stream) => self.read_pipe(fence, stream),
         }
-    }
-
-    /// Watches a descriptor until it is closed.
-    fn watch(&mut self, fd: BorrowedFd<'_>, source: Source, events: EpollFlags) -> anyhow::Result<u64> {
-        self.next_source += 1;
-        self.epoll.add(fd, EpollEvent::new(events, self.next_source))?;
-        self.sources.insert(self.next_source, source);
-        Ok(self.next_source)
     }
 
     fn may_end(&self) -> bool {
@@ -229,7 +224,7 @@ impl Executor {
         EpollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::NONE)
     }
 
-    fn handle_deadlines(&mut self) -> anyhow::Result<()> {
+    fn handle_deadlines(&mut self) {
         let now = clock::boottime();
         while let Some(&(at, deadline)) = self.deadlines.first() {
             if at > now {
@@ -237,27 +232,38 @@ impl Executor {
             }
             self.deadlines.pop_first();
             match deadline {
-                Deadline::Watch(fence) => self.watch_pipes(fence)?,
+                Deadline::Watch(fence) => self.watch_pipes(fence),
                 Deadline::Flush(fence) => self.may_send(fence),
-                Deadline::Idle if self.agent.is_none() && self.attempts.is_empty() => {
-                    self.stay = Stay::UntilEmpty
-                }
-                Deadline::Idle => {}
+                Deadline::Started(fence) => self.look_whether_started(fence),
+                Deadline::Idle => self.look_whether_needed(now),
             }
         }
-        Ok(())
     }
 
-    /// Nobody needs an executor that has no agent and no attempt.
-    fn arm_idle(&mut self) {
-        self.deadlines.insert((clock::boottime() + self.options.timing.idle_exit, Deadline::Idle));
+    fn look_at(&mut self, after: Duration, deadline: Deadline) {
+        self.deadlines.insert((clock::boottime() + after, deadline));
     }
 
-    fn obey(&mut self, word: ToExecutor) -> anyhow::Result<()> {
+    /// Nobody needs an executor that has had no agent and no attempt for a while.
+    fn look_whether_needed(&mut self, now: Timestamp) {
+        let idle = self.agent.is_none() && self.attempts.is_empty();
+        if idle && now.since(self.idle_since) >= self.options.timing.idle_exit {
+            self.stay = Stay::UntilEmpty;
+        }
+    }
+
+    fn note_idle(&mut self) {
+        if self.agent.is_none() && self.attempts.is_empty() {
+            self.idle_since = clock::boottime();
+            self.look_at(self.options.timing.idle_exit, Deadline::Idle);
+        }
+    }
+
+    fn obey(&mut self, word: ToExecutor) {
         match word {
-            ToExecutor::Start(launch) => self.receive(launch)?,
-            ToExecutor::End { fence, how } => self.end(fence, how)?,
-            ToExecutor::Lease(lease) => self.keepers.tell_busy(&ToKeeper::Lease(lease)),
+            ToExecutor::Start(launch) => self.receive(launch),
+            ToExecutor::End { fence, how } => self.end(fence, how),
+            ToExecutor::Lease(lease) => self.keepers.tell_busy(&ToKeeper::Lease(clock::boottime() + lease)),
             ToExecutor::Acknowledged { fence, position } => self.acknowledge(fence, position),
             ToExecutor::SendFrom { fence, position } => self.send_from(fence, position),
             ToExecutor::Pause => self.pause(),
@@ -265,24 +271,25 @@ impl Executor {
             ToExecutor::Forget(fence) => self.forget(fence),
             ToExecutor::Dial(dial) => self.dial = self.dial.max(dial),
             ToExecutor::ExitWhenEmpty => self.stay = Stay::UntilEmpty,
-            ToExecutor::StopAll => {
-                self.stay = Stay::UntilEmpty;
-                let all: Vec<Fence> = self.attempts.keys().copied().collect();
-                for fence in all {
-                    if let Some(attempt) = self.attempts.get_mut(&fence) {
-                        attempt.stopped = true;
-                    }
-                    self.end(fence, Cancel::Terminate)?;
-                }
-            }
+            ToExecutor::StopAll => self.stop_all(),
         }
-        Ok(())
+    }
+
+    fn stop_all(&mut self) {
+        self.stay = Stay::UntilEmpty;
+        let all: Vec<Fence> = self.attempts.keys().copied().collect();
+        for fence in all {
+            if let Some(attempt) = self.attempts.get_mut(&fence) {
+                attempt.stopped = true;
+            }
+            self.end(fence, Cancel::Terminate);
+        }
     }
 
     fn held(&self) -> Vec<Held> {
         let held = |(fence, attempt): (&Fence, &Attempt)| match &attempt.phase {
             Phase::Waiting(_) => Held::Waiting(*fence),
-            Phase::Running { .. } => Held::Running(*fence),
+            Phase::Running(_) => Held::Running(*fence),
             Phase::Ended(end) => Held::Ended(end.clone()),
         };
         self.attempts.iter().map(held).collect()
@@ -303,29 +310,42 @@ impl Executor {
                 self.forgotten_set.remove(&oldest);
             }
         }
-        if self.attempts.is_empty() && self.agent.is_none() {
-            self.arm_idle();
+        self.shorten_journal();
+        self.note_idle();
+    }
+
+    /// The journal need not tell of what was forgotten.
+    fn shorten_journal(&mut self) {
+        if !self.journal.is_long() {
+            return;
+        }
+        let kept = self.attempts.iter().map(|(fence, attempt)| (*fence, attempt.was_begun()));
+        if let Err(error) = self.journal.shorten(kept) {
+            tracing::warn!(%error, "cannot shorten the journal");
         }
     }
 
-    /// Ends an attempt without an outcome of its own.
+    /// Ends an attempt that no keeper tells of.
     fn conclude(&mut self, fence: Fence, outcome: Outcome) {
-        let end = AttemptEnd {
-            fence,
-            outcome,
-            usage: crate::core::outcome::Usage::default(),
-            totals: self.attempts.get(&fence).map(|attempt| attempt.spool.totals()).unwrap_or_default(),
-            tail: Vec::new(),
-        };
-        self.ended(end);
+        let totals = self.attempts.get(&fence).map(|attempt| attempt.spool.totals()).unwrap_or_default();
+        let usage = crate::core::outcome::Usage::default();
+        self.ended(AttemptEnd { fence, outcome, usage, totals, tail: Vec::new() });
     }
 }
 
+/// Waits until the executor before this one is gone with all of its keepers.
 fn lock(directory: &std::path::Path) -> anyhow::Result<Flock<fs::File>> {
     let path = directory.join(LOCK);
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, error)| anyhow::anyhow!("another executor has {}: {error}", directory.display()))
+    let mut file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+    let deadline = clock::boottime() + LOCK_WITHIN;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) if clock::boottime() < deadline => file,
+            Err((_, error)) => anyhow::bail!("another executor has {}: {error}", directory.display()),
+        };
+        std::thread::sleep(LOCK_AGAIN);
+    }
 }
 
 /// Listens below the directory, by a path that is short whatever the directory's is.

@@ -1,6 +1,7 @@
 //! The agent's end of the line to an executor: found, or started, and then spoken to without waiting.
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -13,10 +14,8 @@ use tokio::sync::mpsc;
 use crate::core::attempt::{FromExecutor, ToExecutor};
 use crate::wire::executor as wire;
 
-use super::executor::{ExecutorOptions, short_path};
+use super::executor::{ExecutorOptions, LOG, short_path};
 
-/// What the executor's log may grow to before it is begun anew, in bytes.
-const LOG_BYTES_MAX: u64 = 1 << 20;
 /// Bytes read from an executor at a time.
 const READ_BYTES: usize = 256 << 10;
 
@@ -127,14 +126,13 @@ async fn connect(directory: &Path) -> io::Result<UnixStream> {
 }
 
 async fn start(options: &ExecutorOptions) -> anyhow::Result<()> {
-    let log_path = options.directory.join("executor.log");
-    if std::fs::metadata(&log_path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
-        std::fs::remove_file(&log_path)?;
-    }
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
+    let log_path = options.directory.join(LOG);
+    let log = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path)?;
     let mut process = tokio::process::Command::new("/proc/self/exe")
         .arg0("clusterctl")
         .arg("executor")
+        // It outlives us, and every job could read what is in its environment.
+        .env_remove("CLUSTERCTL_TOKEN")
         .arg("--directory")
         .arg(&options.directory)
         .arg("--work-directory")
@@ -152,5 +150,6 @@ async fn start(options: &ExecutorOptions) -> anyhow::Result<()> {
         return Ok(());
     }
     let log = std::fs::read_to_string(&log_path).unwrap_or_default();
-    anyhow::bail!("the executor did not start: {}", log.lines().last().unwrap_or("it left no word"))
+    let last = log.lines().rev().find_map(|line| line.strip_prefix("error: "));
+    anyhow::bail!("the executor did not start: {}", last.unwrap_or("it left no word"))
 }

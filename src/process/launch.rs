@@ -1,52 +1,55 @@
 //! From a launch to the words and the environment that bash is started with.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::core::attempt::Launch;
+use crate::core::job::Variable;
 
 /// The longest argument that Linux takes, in bytes, less its end mark.
 const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 /// Variables of the worker that a job finds; those that begin with `LC_` come as well.
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];
 
-/// The worker's own variables that every job finds, as `NAME=value`.
-pub(super) fn inherited() -> Vec<Vec<u8>> {
+/// The worker's own variables that every job finds.
+pub(super) type Inherited = Vec<Variable>;
+
+/// Those of this process.
+pub(super) fn inherited() -> Inherited {
     let wanted = |name: &OsString| {
         let name = name.as_bytes();
         INHERITED.iter().any(|wanted| wanted.as_bytes() == name) || name.starts_with(b"LC_")
     };
     std::env::vars_os()
         .filter(|(name, _)| wanted(name))
-        .map(|(name, value)| pair(name.as_bytes(), value.as_bytes()))
+        .map(|(name, value)| (name.into_vec(), value.into_vec()))
         .collect()
 }
 
 /// The environment of an attempt: the worker's own, what clusterctl says, and what the job asks for, the last of a
-/// name counting.
-pub(super) fn environment(launch: &Launch, inherited: &[Vec<u8>], workspace: &Path) -> Vec<Vec<u8>> {
-    let workspace = workspace.as_os_str().as_bytes();
+/// name counting. Sorted by name.
+pub(super) fn environment(launch: &Launch, inherited: &Inherited, workspace: &Path) -> Vec<Vec<u8>> {
+    let workspace = workspace.as_os_str().as_bytes().to_vec();
     let fence = launch.fence;
-    let mut environment = inherited.to_vec();
-    let mut set = |name: &[u8], value: &[u8]| {
-        environment.retain(|known| known.strip_prefix(name).is_none_or(|rest| rest.first() != Some(&b'=')));
-        environment.push(pair(name, value));
-    };
-    set(b"TMPDIR", workspace);
-    set(b"PWD", launch.cwd.as_deref().unwrap_or(workspace));
-    set(b"CLUSTERCTL_JOB", fence.task.job.to_string().as_bytes());
-    set(b"CLUSTERCTL_TASK", fence.task.index.to_string().as_bytes());
-    set(b"CLUSTERCTL_ATTEMPT", fence.attempt.to_string().as_bytes());
-    set(b"CLUSTERCTL_FENCE", fence.to_string().as_bytes());
-    set(b"CLUSTERCTL_WORKER", launch.worker.as_bytes());
-    for (name, value) in &launch.env {
-        set(name, value);
-    }
-    environment
+    let ours = [
+        ("TMPDIR", workspace.clone()),
+        ("PWD", launch.cwd.clone().unwrap_or(workspace)),
+        ("CLUSTERCTL_JOB", fence.task.job.to_string().into_bytes()),
+        ("CLUSTERCTL_TASK", fence.task.index.to_string().into_bytes()),
+        ("CLUSTERCTL_ATTEMPT", fence.attempt.to_string().into_bytes()),
+        ("CLUSTERCTL_FENCE", fence.to_string().into_bytes()),
+        ("CLUSTERCTL_WORKER", launch.worker.clone().into_bytes()),
+    ];
+    let mut environment: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
+    environment.extend(inherited.iter().map(|(name, value)| (name.as_slice(), value.as_slice())));
+    environment.extend(ours.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())));
+    environment.extend(launch.env.iter().map(|(name, value)| (name.as_slice(), value.as_slice())));
+    environment.into_iter().map(|(name, value)| [name, b"=", value].concat()).collect()
 }
 
-/// The words of `/bin/bash -c SCRIPT bash ARGS…`; a script too long for an argument runs from a file, and finds that
+/// The words of `/bin/bash -c -- SCRIPT bash ARGS…`; a script too long for an argument runs from a file, and finds that
 /// file's name in `$0`.
 pub(super) fn arguments(
     launch: &Launch,
@@ -54,16 +57,13 @@ pub(super) fn arguments(
 ) -> std::io::Result<Vec<Vec<u8>>> {
     let mut words = vec![b"bash".to_vec()];
     if launch.script.len() <= ARGUMENT_BYTES_MAX {
-        words.extend([b"-c".to_vec(), launch.script.clone(), b"bash".to_vec()]);
+        // Without the dashes a script that begins with one would be read as options.
+        words.extend([b"-c".to_vec(), b"--".to_vec(), launch.script.clone(), b"bash".to_vec()]);
     } else {
-        words.push(script_file(&launch.script)?.into_os_string().into_vec());
+        words.extend([b"--".to_vec(), script_file(&launch.script)?.into_os_string().into_vec()]);
     }
     words.extend(launch.args.iter().cloned());
     Ok(words)
-}
-
-fn pair(name: &[u8], value: &[u8]) -> Vec<u8> {
-    [name, b"=", value].concat()
 }
 
 #[cfg(test)]
@@ -85,10 +85,14 @@ mod tests {
         }
     }
 
+    fn own(name: &str, value: &str) -> Variable {
+        (name.into(), value.into())
+    }
+
     #[test]
     fn what_the_job_asks_for_goes_over_the_workers_own() {
         let environment =
-            environment(&launch(), &[b"LANG=de".to_vec(), b"LANGUAGE=x".to_vec()], Path::new("/w"));
+            environment(&launch(), &vec![own("LANG", "de"), own("LANGUAGE", "x")], Path::new("/w"));
 
         let text: Vec<_> =
             environment.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
@@ -104,7 +108,7 @@ mod tests {
 
         let words = arguments(&long, |_| Ok(PathBuf::from("/s"))).unwrap();
 
-        assert_eq!(words, [b"bash".to_vec(), b"/s".to_vec(), b"a b".to_vec()]);
+        assert_eq!(words, [b"bash".to_vec(), b"--".to_vec(), b"/s".to_vec(), b"a b".to_vec()]);
         assert_eq!(arguments(&launch(), |_| unreachable!()).unwrap()[1], b"-c");
     }
 }

@@ -11,10 +11,13 @@ pub mod facts;
 mod journal;
 pub mod keeper;
 mod launch;
+pub mod limit;
+pub mod listeners;
 mod packet;
 mod signal;
 mod spawn;
 mod spool;
+pub mod title;
 mod tree;
 mod workspace;
 

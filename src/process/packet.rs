@@ -10,12 +10,17 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
+use crate::core::lifetime::EndReason;
 use crate::core::outcome::Cancel;
+use crate::core::time::Timestamp;
 
 /// A packet longer than this gets EMSGSIZE from some kernels.
 const PACKET_BYTES_MAX: usize = 64 << 10;
 /// Write ends of stdout and stderr, and a file with what does not fit.
 const DESCRIPTORS_MAX: usize = 3;
+
+/// Stands for no duration, or no moment.
+const NONE: u64 = u64::MAX;
 
 /// What a keeper is told.
 #[derive(Debug)]
@@ -24,8 +29,8 @@ pub(super) enum ToKeeper {
     Run(Run),
     /// End what runs.
     End(Cancel),
-    /// What runs may do so for so much longer.
-    Lease(Duration),
+    /// The lease of what runs ends then.
+    Lease(Timestamp),
 }
 
 /// All that a keeper needs to start bash.
@@ -35,7 +40,7 @@ pub(super) struct Run {
     pub(super) environment: Vec<Vec<u8>>,
     pub(super) directory: Vec<u8>,
     pub(super) timeout: Option<Duration>,
-    pub(super) lease: Option<Duration>,
+    pub(super) lease_until: Option<Timestamp>,
     pub(super) outputs: Vec<OwnedFdEq>,
 }
 
@@ -75,47 +80,20 @@ pub(super) enum SpawnStep {
 pub(super) struct Done {
     /// As `wait4` gave it.
     pub(super) status: i32,
-    pub(super) reason: Reason,
+    pub(super) reason: EndReason,
     pub(super) run_us: u64,
     pub(super) user_us: u64,
     pub(super) system_us: u64,
     pub(super) peak_kib: u64,
 }
 
-/// Why it ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// By itself.
-    #[default]
-    Own,
-    TimedOut,
-    LeaseOver,
-    Cancelled(Cancel),
-}
-
 impl ToKeeper {
     pub(super) fn send(&self, socket: RawFd) -> nix::Result<()> {
-        let mut bytes = Vec::with_capacity(512);
-        let mut descriptors = Vec::new();
         match self {
-            ToKeeper::Run(run) => {
-                bytes.push(0);
-                run.encode(&mut bytes);
-                descriptors.extend(run.outputs.iter().map(|fd| fd.0.as_raw_fd()));
-            }
-            ToKeeper::End(how) => bytes.extend([1, cancel_number(*how)]),
-            ToKeeper::Lease(lease) => {
-                bytes.push(2);
-                put_duration(&mut bytes, Some(*lease));
-            }
+            ToKeeper::Run(run) => run.send(socket),
+            ToKeeper::End(how) => send(socket, &[1, cancel_number(*how)], &[]),
+            ToKeeper::Lease(until) => send(socket, &[&[2][..], &until.0.to_le_bytes()].concat(), &[]),
         }
-        if bytes.len() <= PACKET_BYTES_MAX {
-            return send(socket, &bytes, &descriptors);
-        }
-        let file =
-            to_file(&bytes).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-        descriptors.push(file.as_raw_fd());
-        send(socket, &[3], &descriptors)
     }
 
     /// Waits for a packet; `None` when the executor is gone.
@@ -136,13 +114,27 @@ impl ToKeeper {
         Ok(Some(match kind {
             0 => ToKeeper::Run(Run::decode(&mut rest, descriptors).ok_or(Errno::EBADMSG)?),
             1 => ToKeeper::End(rest.byte().and_then(cancel_of).ok_or(Errno::EBADMSG)?),
-            2 => ToKeeper::Lease(rest.duration().flatten().ok_or(Errno::EBADMSG)?),
+            2 => ToKeeper::Lease(rest.long().map(Timestamp).ok_or(Errno::EBADMSG)?),
             _ => return Err(Errno::EBADMSG),
         }))
     }
 }
 
 impl Run {
+    /// Sends it as `ToKeeper::Run`.
+    pub(super) fn send(&self, socket: RawFd) -> nix::Result<()> {
+        let mut bytes = vec![0];
+        self.encode(&mut bytes);
+        let mut descriptors: Vec<RawFd> = self.outputs.iter().map(|fd| fd.0.as_raw_fd()).collect();
+        if bytes.len() <= PACKET_BYTES_MAX {
+            return send(socket, &bytes, &descriptors);
+        }
+        let file =
+            to_file(&bytes).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        descriptors.push(file.as_raw_fd());
+        send(socket, &[3], &descriptors)
+    }
+
     fn encode(&self, to: &mut Vec<u8>) {
         for list in [&self.arguments, &self.environment] {
             to.extend(u32::try_from(list.len()).expect("a spec is bounded").to_le_bytes());
@@ -150,7 +142,7 @@ impl Run {
         }
         put_bytes(to, &self.directory);
         put_duration(to, self.timeout);
-        put_duration(to, self.lease);
+        to.extend(self.lease_until.map_or(NONE, |until| until.0).to_le_bytes());
     }
 
     fn decode(from: &mut Fields<'_>, descriptors: Vec<OwnedFd>) -> Option<Self> {
@@ -159,7 +151,7 @@ impl Run {
             environment: from.list()?,
             directory: from.bytes()?.to_vec(),
             timeout: from.duration()?,
-            lease: from.duration()?,
+            lease_until: Some(from.long()?).filter(|until| *until != NONE).map(Timestamp),
             outputs: descriptors.into_iter().map(OwnedFdEq).collect(),
         })
     }
@@ -178,10 +170,10 @@ impl FromKeeper {
                 bytes.push(2);
                 bytes.extend(done.status.to_le_bytes());
                 bytes.push(match done.reason {
-                    Reason::Own => 0,
-                    Reason::TimedOut => 1,
-                    Reason::LeaseOver => 2,
-                    Reason::Cancelled(how) => 3 + cancel_number(how),
+                    EndReason::Own => 0,
+                    EndReason::TimedOut => 1,
+                    EndReason::LeaseOver => 2,
+                    EndReason::Cancelled(how) => 3 + cancel_number(how),
                 });
                 for number in [done.run_us, done.user_us, done.system_us, done.peak_kib] {
                     bytes.extend(number.to_le_bytes());
@@ -217,10 +209,10 @@ impl FromKeeper {
             2 => FromKeeper::Done(Done {
                 status: rest.int()?,
                 reason: match rest.byte()? {
-                    0 => Reason::Own,
-                    1 => Reason::TimedOut,
-                    2 => Reason::LeaseOver,
-                    n => Reason::Cancelled(cancel_of(n.checked_sub(3)?)?),
+                    0 => EndReason::Own,
+                    1 => EndReason::TimedOut,
+                    2 => EndReason::LeaseOver,
+                    n => EndReason::Cancelled(cancel_of(n.checked_sub(3)?)?),
                 },
                 run_us: rest.long()?,
                 user_us: rest.long()?,
@@ -249,10 +241,9 @@ fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend(bytes);
 }
 
-/// Nanoseconds, with all bits set for none.
+/// In nanoseconds.
 fn put_duration(to: &mut Vec<u8>, duration: Option<Duration>) {
-    let nanos =
-        duration.map_or(u64::MAX, |duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX - 1));
+    let nanos = duration.map_or(NONE, |duration| u64::try_from(duration.as_nanos()).unwrap_or(NONE - 1));
     to.extend(nanos.to_le_bytes());
 }
 
@@ -293,7 +284,7 @@ impl<'a> Fields<'a> {
     }
 
     fn duration(&mut self) -> Option<Option<Duration>> {
-        self.long().map(|nanos| (nanos != u64::MAX).then(|| Duration::from_nanos(nanos)))
+        self.long().map(|nanos| (nanos != NONE).then(|| Duration::from_nanos(nanos)))
     }
 }
 
@@ -350,7 +341,7 @@ mod tests {
                 environment: vec![b"A=b".to_vec()],
                 directory: b"/tmp".to_vec(),
                 timeout: Some(Duration::from_millis(5)),
-                lease: None,
+                lease_until: Some(Timestamp(7)),
                 outputs,
             };
             let output = OwnedFdEq(std::fs::File::open("/dev/null").unwrap().into());
@@ -366,7 +357,8 @@ mod tests {
 
     #[test]
     fn every_word_of_a_keeper_is_understood() {
-        let done = Done { status: 9, reason: Reason::Cancelled(Cancel::Kill), run_us: 1, ..Done::default() };
+        let done =
+            Done { status: 9, reason: EndReason::Cancelled(Cancel::Kill), run_us: 1, ..Done::default() };
         let words =
             [FromKeeper::Started, FromKeeper::SpawnFailed(SpawnStep::Execute, 2), FromKeeper::Done(done)];
         let (a, b) =

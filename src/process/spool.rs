@@ -51,17 +51,21 @@ impl Spool {
         }
     }
 
-    /// Takes bytes that were just read. Beyond the bound per attempt they are counted and dropped. Fails if they can
-    /// be kept neither in memory nor in a file: then the job must wait.
-    pub(super) fn push(&mut self, stream: Stream, bytes: &[u8], directory: &Path) -> io::Result<()> {
+    /// Takes bytes that were just read; how many it took. Beyond the bound per attempt they are counted and dropped.
+    /// What it does not take can be kept neither in memory nor in a file: then the job must wait.
+    pub(super) fn push(&mut self, stream: Stream, bytes: &[u8], directory: &Path) -> usize {
         let room =
             usize::try_from(limits::OUTPUT_PER_ATTEMPT_BYTES_MAX - self.totals.end()).unwrap_or(usize::MAX);
-        let (kept, dropped) = bytes.split_at(bytes.len().min(room));
-        for piece in kept.chunks(limits::OUTPUT_CHUNK_BYTES_MAX) {
-            self.keep(stream, piece, directory)?;
+        let (within, beyond) = bytes.split_at(bytes.len().min(room));
+        let mut taken = 0;
+        for piece in within.chunks(limits::OUTPUT_CHUNK_BYTES_MAX) {
+            if self.keep(stream, piece, directory).is_err() {
+                return taken;
+            }
+            taken += piece.len();
         }
-        self.totals.dropped_bytes += dropped.len() as u64;
-        Ok(())
+        self.totals.dropped_bytes += beyond.len() as u64;
+        bytes.len()
     }
 
     fn keep(&mut self, stream: Stream, piece: &[u8], directory: &Path) -> io::Result<()> {
@@ -171,15 +175,16 @@ impl Spool {
     }
 
     /// All of it, if it is little and none of it was sent. It is then kept with the ending, and no longer here.
-    pub(super) fn take_tail(&mut self) -> io::Result<Vec<Chunk>> {
+    pub(super) fn take_tail(&mut self) -> Vec<Chunk> {
         let mut tail = Vec::new();
         if self.sent == 0 && self.totals.end() <= limits::OUTPUT_INLINE_BYTES_MAX as u64 {
-            while let Some(chunk) = self.next()? {
+            // So little is in memory, where nothing fails.
+            while let Ok(Some(chunk)) = self.next() {
                 tail.push(chunk);
             }
             self.acknowledge(self.totals.end());
         }
-        Ok(tail)
+        tail
     }
 
     /// Counts bytes that could be kept nowhere.
@@ -203,6 +208,20 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_can_be_kept_nowhere_is_not_taken() {
+        let mut spool = Spool::new();
+        let nowhere = Path::new("/nonexistent");
+        let bytes = vec![7; limits::SPOOL_MEMORY_BYTES_MAX + 100_000];
+
+        assert_eq!(spool.push(Stream::Stdout, &bytes, nowhere), limits::SPOOL_MEMORY_BYTES_MAX);
+
+        assert_eq!(spool.totals().stdout_bytes, limits::SPOOL_MEMORY_BYTES_MAX as u64);
+        while spool.next().unwrap().is_some() {}
+        spool.acknowledge(1 << 20);
+        assert_eq!(spool.push(Stream::Stdout, &bytes[..100_000], nowhere), 100_000);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
@@ -223,7 +242,7 @@ mod tests {
                 match what {
                     0 | 1 => {
                         let stream = if what == 0 { Stream::Stdout } else { Stream::Stderr };
-                        spool.push(stream, &vec![byte; length], directory.path()).unwrap();
+                        prop_assert_eq!(spool.push(stream, &vec![byte; length], directory.path()), length);
                         model.extend(std::iter::repeat_n((stream, byte), length));
                     }
                     2 => if let Some(chunk) = spool.next().unwrap() { prop_assert!(check(&chunk, &model)) },

@@ -5,69 +5,91 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
-use super::signal;
+use super::{clock, signal};
+
+/// Between two rounds of killing.
+const ROUND: Duration = Duration::from_millis(1);
 
 /// Makes this process the one that orphans of its tree are given to.
 pub(super) fn become_reaper() -> nix::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
 
-/// Direct children of this process that have not been reaped.
-pub(super) fn children() -> BTreeSet<i32> {
-    children_of("self")
-}
-
-/// Sends a signal to a process group, and to every descendant of this process that has left it; stopped ones are
-/// continued, or they would not notice.
-pub(super) fn signal_all(group: i32, number: i32, spare: &BTreeSet<i32>) {
-    signal::send(-group, number);
-    signal::send(-group, libc::SIGCONT);
-    for pid in descendants(spare) {
+/// Asks every descendant of this process to end; stopped ones are continued, or they would not notice. A group whose
+/// leader has not been reaped is asked as one, so that each member is asked once.
+pub(super) fn signal_all(group: Option<i32>, number: i32) {
+    if let Some(group) = group {
+        signal::send(-group, number);
+        signal::send(-group, libc::SIGCONT);
+    }
+    for pid in descendants() {
         // SAFETY: getpgid reads a number.
-        if unsafe { libc::getpgid(pid) } != group {
+        if Some(unsafe { libc::getpgid(pid) }) != group {
             signal::send(pid, number);
             signal::send(pid, libc::SIGCONT);
         }
     }
 }
 
-/// Kills every descendant but those in `spare` (and theirs), and reaps until none is left.
-pub(super) fn kill_all(spare: &BTreeSet<i32>) {
-    loop {
-        let doomed: Vec<i32> = children().difference(spare).copied().collect();
-        if doomed.is_empty() {
-            return;
-        }
-        for &pid in &doomed {
-            signal::send(pid, libc::SIGKILL);
-        }
-        for pid in doomed {
-            // SAFETY: waits for a direct child of ours; no status is wanted. It was killed, so it ends.
-            unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
-        }
-    }
-}
-
-/// As `kill_all` for a process whose children are all of one attempt: no look at /proc where nothing was left.
-pub(super) fn kill_all_children() {
+/// Reaps children that have ended; whether none is left at all.
+pub(super) fn reap() -> bool {
     loop {
         // SAFETY: reaps any child; no status is wanted.
         match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) } {
-            -1 => return,
-            0 => kill_all(&BTreeSet::new()),
+            -1 => return true,
+            0 => return false,
             _ => {}
         }
     }
 }
 
-/// All processes below this one, except `spare` and what is below those.
-fn descendants(spare: &BTreeSet<i32>) -> Vec<i32> {
-    let mut found: Vec<i32> = children().difference(spare).copied().collect();
+/// Kills a group whose leader has not been reaped, and direct children. What they leave becomes our child, and is killed
+/// in the next round.
+pub(super) fn kill_children(group: Option<i32>) {
+    if let Some(group) = group {
+        signal::send(-group, libc::SIGKILL);
+    }
+    children().into_iter().for_each(|pid| signal::send(pid, libc::SIGKILL));
+}
+
+/// Kills and reaps in rounds until no child is left but those in `spare`, or the time is over: what runs as another user
+/// or hangs in the kernel cannot be killed. Whether none is left.
+pub(super) fn kill_all(spare: &BTreeSet<i32>, within: Duration) -> bool {
+    let until = clock::boottime() + within;
+    loop {
+        let doomed: Vec<i32> = children().difference(spare).copied().collect();
+        for &pid in &doomed {
+            signal::send(pid, libc::SIGKILL);
+            // SAFETY: reaps a direct child of ours; no status is wanted.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG | libc::__WALL) };
+        }
+        if doomed.is_empty() {
+            return true;
+        }
+        if clock::boottime() > until {
+            return false;
+        }
+        std::thread::sleep(ROUND);
+    }
+}
+
+/// Direct children of another process.
+pub(super) fn children_of(pid: i32) -> BTreeSet<i32> {
+    children_in(&pid.to_string(), pid)
+}
+
+fn children() -> BTreeSet<i32> {
+    children_in("self", i32::try_from(std::process::id()).expect("pids are positive"))
+}
+
+/// All processes below this one.
+fn descendants() -> Vec<i32> {
+    let mut found: Vec<i32> = children().into_iter().collect();
     let mut next = 0;
     while next < found.len() {
-        let below = children_of(&found[next].to_string());
-        for pid in below {
+        for pid in children_of(found[next]) {
             if !found.contains(&pid) {
                 found.push(pid);
             }
@@ -78,11 +100,45 @@ fn descendants(spare: &BTreeSet<i32>) -> Vec<i32> {
 }
 
 /// Every thread of a process may have children.
-fn children_of(process: &str) -> BTreeSet<i32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return BTreeSet::new() };
-    threads
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
-        .collect()
+fn children_in(name: &str, pid: i32) -> BTreeSet<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{name}/task")) else { return BTreeSet::new() };
+    let mut found = BTreeSet::new();
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(list) => found.extend(list.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // A kernel without CONFIG_PROC_CHILDREN, or a thread that has just ended.
+            Err(_) => return by_parent(pid),
+        }
+    }
+    found
+}
+
+/// The slow way: every process tells its parent.
+fn by_parent(parent: i32) -> BTreeSet<i32> {
+    let is_child = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        fields.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| is_child(*pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_find_the_same_children() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+
+        assert!(children().contains(&pid));
+        assert!(by_parent(own).contains(&pid));
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!by_parent(own).contains(&pid));
+    }
 }

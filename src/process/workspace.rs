@@ -3,22 +3,35 @@
 //! A directory that its job left untouched is handed out again. Nothing here looks at what jobs write; removal never
 //! follows a link.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
+use nix::fcntl::{Flock, FlockArg};
+
 /// Directories that are prepared ahead.
 const PREPARED: usize = 16;
+/// Above workspaces: the user's own directory, and in it one of each executor.
+const USER_PREFIX: &str = "clusterctl-";
+const ROOT_PREFIX: &str = "worker-";
 
 /// Makes and removes workspaces below one directory of its own, which goes with it.
 pub(super) struct Workspaces {
-    root: PathBuf,
-    prepared: Receiver<Workspace>,
+    base: PathBuf,
+    root: Root,
     returned: Vec<Workspace>,
     janitor: Sender<PathBuf>,
     made: u64,
+}
+
+/// The directory of one executor.
+struct Root {
+    path: PathBuf,
+    prepared: Receiver<Workspace>,
+    /// What cleans up /tmp leaves locked directories alone: tmpfiles.d(5).
+    _lock: Option<Flock<File>>,
 }
 
 /// The directory of one attempt.
@@ -39,40 +52,60 @@ impl Workspace {
         Ok(Self { path, fresh })
     }
 
+    /// Times alone do not tell: on older kernels they stand still for some milliseconds.
     fn is_untouched(&self) -> bool {
-        state_of(&self.path).is_ok_and(|state| state == self.fresh)
+        let is_empty = || fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none());
+        state_of(&self.path).is_ok_and(|state| state == self.fresh) && is_empty()
+    }
+}
+
+impl Root {
+    /// A new directory in `base`, which belongs to this user alone.
+    fn make(base: &Path) -> io::Result<Self> {
+        let ours = base.join(format!("{USER_PREFIX}{}", nix::unistd::getuid()));
+        private_directory(&ours)?;
+        let path = tempfile::Builder::new().prefix(ROOT_PREFIX).tempdir_in(&ours)?.keep();
+        let lock = Flock::lock(File::open(&path)?, FlockArg::LockSharedNonblock).ok();
+        let (ready, prepared) = sync_channel(PREPARED);
+        let below = path.clone();
+        std::thread::Builder::new().name("prepare".into()).spawn(move || prepare(&below, &ready))?;
+        Ok(Self { path, prepared, _lock: lock })
     }
 }
 
 impl Workspaces {
-    /// Workspaces below a new directory in `base`, which belongs to this user alone.
+    /// Workspaces below a new directory in `base`.
     pub(super) fn open(base: &Path) -> io::Result<Self> {
-        let ours = base.join(format!("clusterctl-{}", nix::unistd::getuid()));
-        private_directory(&ours)?;
-        let root = tempfile::Builder::new().prefix("worker-").tempdir_in(&ours)?.keep();
         let (janitor, doomed) = channel();
-        let (ready, prepared) = sync_channel(PREPARED);
-        let prepare_root = root.clone();
-        std::thread::Builder::new().name("prepare".into()).spawn(move || prepare(&prepare_root, &ready))?;
         std::thread::Builder::new().name("janitor".into()).spawn(move || clean(&doomed))?;
-        Ok(Self { root, prepared, returned: Vec::new(), janitor, made: 0 })
+        Ok(Self { base: base.to_owned(), root: Root::make(base)?, returned: Vec::new(), janitor, made: 0 })
     }
 
     /// Where they are: remembered, so that a later executor can remove what is left.
     pub(super) fn root(&self) -> &Path {
-        &self.root
+        &self.root.path
     }
 
     /// A fresh directory.
     pub(super) fn take(&mut self) -> io::Result<Workspace> {
-        if let Some(workspace) = self.returned.pop() {
-            return Ok(workspace);
+        while let Some(workspace) = self.returned.pop().or_else(|| self.root.prepared.try_recv().ok()) {
+            // Somebody may have cleaned up after us.
+            if workspace.is_untouched() {
+                return Ok(workspace);
+            }
         }
-        if let Ok(workspace) = self.prepared.try_recv() {
-            return Ok(workspace);
+        match self.make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.root = Root::make(&self.base)?;
+                self.make()
+            }
+            made => made,
         }
+    }
+
+    fn make(&mut self) -> io::Result<Workspace> {
         self.made += 1;
-        Workspace::make(self.root.join(format!("x{}", self.made)))
+        Workspace::make(self.root.path.join(format!("x{}", self.made)))
     }
 
     /// The attempt is over.
@@ -93,8 +126,20 @@ impl Workspaces {
 
 impl Drop for Workspaces {
     fn drop(&mut self) {
-        remove_tree(&self.root);
+        remove_tree(&self.root.path);
     }
+}
+
+/// Whether a path is one that `Workspaces::open` may have made: nothing else is ever removed on the word of a file.
+pub(super) fn is_root(path: &Path) -> bool {
+    let begins = |name: Option<&std::ffi::OsStr>, prefix: &str| {
+        name.and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+    };
+    let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+    path.is_absolute()
+        && plain
+        && begins(path.file_name(), ROOT_PREFIX)
+        && begins(path.parent().and_then(Path::file_name), USER_PREFIX)
 }
 
 /// Keeps directories ready until nobody wants them.
@@ -174,6 +219,19 @@ mod tests {
         workspaces.give_back(workspace);
 
         assert!(workspaces.returned.is_empty());
+    }
+
+    #[test]
+    fn what_was_cleaned_up_is_made_anew() {
+        let base = tempfile::tempdir().unwrap();
+        let mut workspaces = Workspaces::open(base.path()).unwrap();
+        let first = workspaces.take().unwrap();
+        fs::remove_dir_all(workspaces.root()).unwrap();
+        workspaces.give_back(first);
+
+        let next = workspaces.take().unwrap();
+
+        assert!(next.path().exists());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::net::tls::Expected;
 use crate::process::executor::ExecutorOptions;
 use crate::process::executor_client::{ExecutorReceiver, ExecutorSender, connect_or_start};
 use crate::process::{JournalOf, clock, facts, forget_journals, read_journals};
+use crate::say::{greet, say};
 use crate::schema::pool_capnp::client_door;
 use crate::schema::worker_capnp::{registrar, worker, worker_door};
 use crate::store::place;
@@ -282,13 +283,13 @@ impl Driver {
         match asked {
             Asked::Leave => return Some(Ending::Left),
             Asked::Drain if *asked_before => {
-                eprintln!("stopping: everything that runs is ended");
+                say!("stopping: everything that runs is ended");
                 self.agent.stop();
             }
             Asked::Drain => {
                 if self.options.mode == JoinMode::Foreground {
                     let left = self.agent.living();
-                    eprintln!("draining: {left} running, nothing new is taken (again to stop now)");
+                    say!("draining: {left} running, nothing new is taken (again to stop now)");
                 }
                 self.agent.drain();
             }
@@ -326,8 +327,8 @@ impl Driver {
 
     /// Says once that it has joined.
     fn announce(&mut self, told: &Registered) {
-        tracing::info!(worker = %told.name, pool = %told.pool, "registered");
         if self.announced || self.options.mode == JoinMode::Background {
+            tracing::info!(worker = %told.name, pool = %told.pool, "registered");
             return;
         }
         self.announced = true;
@@ -338,16 +339,15 @@ impl Driver {
         labels.extend(self.options.labels.clone());
         let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let (slots, labels) = (self.options.slots, labels.join(" "));
-        println!(
+        greet!(
             "worker \"{}\" joined pool \"{}\": {slots} slots, {gib:.1} GiB, labels {labels}",
-            told.name, told.pool
+            told.name,
+            told.pool
         );
         let user = facts::user();
-        println!(
-            "jobs run as {user}, with no isolation. Waiting for jobs (Ctrl-C drains, again to stop now)"
-        );
+        greet!("jobs run as {user}, with no isolation. Waiting for jobs (Ctrl-C drains, again to stop now)");
         if let Some(owner) = &told.only_owner {
-            println!(
+            greet!(
                 "only {owner}'s jobs run here, since this worker could read the pool's state (--trust-submitters lifts that)"
             );
         }

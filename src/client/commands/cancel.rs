@@ -1,6 +1,6 @@
 //! `cancel`, `abandon` and `retry`: deciding about jobs.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use clap::Args;
 
@@ -13,6 +13,7 @@ use crate::core::id::JobId;
 use crate::core::outcome::Cancel;
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobFilter, TaskState};
+use crate::say::tell;
 use crate::wire;
 
 /// `cancel`.
@@ -115,7 +116,7 @@ pub async fn cancel(
         }
     }
     if !done.is_empty() && manner.speaks() {
-        println!("cancelled {}", done.join(", "));
+        tell!("cancelled {}", done.join(", "));
     }
     failed.map_or(Ok(0), |refused| Err(refused.into()))
 }
@@ -139,8 +140,7 @@ fn confirm(count: usize) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new("usage", format!("this would cancel {count} jobs")).hint("--yes"));
     }
-    eprint!("cancel {count} jobs? [y/N] ");
-    std::io::stderr().flush()?;
+    crate::say::sentence(format_args!("cancel {count} jobs? [y/N] "));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -166,7 +166,7 @@ pub async fn abandon(
             return Err(wire::refusal::read(answer.get_refused()?)?.into());
         }
         if manner.speaks() {
-            println!("abandoned {}", one.job);
+            tell!("abandoned {}", one.job);
         }
     }
     Ok(0)
@@ -196,9 +196,9 @@ pub async fn retry(
             return Err(wire::refusal::read(answer.get_refused()?)?.into());
         }
         match manner.format {
-            Format::Human => println!("{}", answer.get_job()),
+            Format::Human => tell!("{}", answer.get_job()),
             Format::Json | Format::Ndjson => {
-                println!("{}", serde_json::json!({"v": 1, "id": answer.get_job()}))
+                tell!("{}", serde_json::json!({"v": 1, "id": answer.get_job()}))
             }
         }
     }

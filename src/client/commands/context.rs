@@ -16,6 +16,7 @@ use crate::net::enrol::{EnrolError, enrol};
 use crate::net::key::KeyPair;
 use crate::net::token::Token;
 use crate::process::facts;
+use crate::say::tell;
 use crate::store::place::StateRoot;
 
 /// What can be done with contexts.
@@ -63,7 +64,7 @@ pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -
                     .hint("clusterctl context list"));
             }
             config.save()?;
-            println!("now using {name}");
+            tell!("now using {name}");
         }
         ContextAction::List => list(&Config::load()?, manner),
     }
@@ -114,9 +115,11 @@ async fn add(
     config.contexts.insert(name.as_str().to_owned(), context);
     config.current = Some(name.as_str().to_owned());
     config.save()?;
-    println!(
+    tell!(
         "pool \"{}\" knows this user as {} (owner {}); now using {name}",
-        enrolled.pool, enrolled.name, enrolled.owner
+        enrolled.pool,
+        enrolled.name,
+        enrolled.owner
     );
     Ok(())
 }
@@ -169,14 +172,14 @@ fn list(config: &Config, manner: Manner) {
             let rows = rows.into_iter().map(|(name, place, current)| {
                 vec![if current { "*".to_owned() } else { String::new() }, name, place]
             });
-            print!("{}", render::table(&["", "NAME", "POOL"], rows.collect()));
+            crate::say::result(format_args!("{}", render::table(&["", "NAME", "POOL"], rows.collect())));
         }
         Format::Json | Format::Ndjson => {
             let rows: Vec<_> = rows
                 .into_iter()
                 .map(|(name, place, current)| serde_json::json!({"v": 1, "name": name, "pool": place, "current": current}))
                 .collect();
-            println!("{}", serde_json::Value::from(rows));
+            tell!("{}", serde_json::Value::from(rows));
         }
     }
 }

@@ -7,12 +7,13 @@ use clap::Args;
 use super::super::connection::Session;
 use super::super::error::Failure;
 use super::super::selector::Recent;
-use super::super::{Format, Manner, Verbosity, render};
+use super::super::{Format, Manner, Verbosity, json, render};
 use super::{job_handle, job_info, list, select};
 use crate::core::id::JobId;
 use crate::core::time::WallTime;
-use crate::core::view::{JobFilter, JobInfo, TaskState, Why};
+use crate::core::view::{JobFilter, JobInfo, TaskState, TermCount, Why};
 use crate::process::clock;
+use crate::say::{say, tell};
 use crate::wire;
 
 /// `jobs`.
@@ -73,22 +74,22 @@ pub async fn jobs(session: &mut Session, args: &JobsArgs, manner: Manner) -> Res
     let filter = JobFilter { all: args.all, states: args.states.clone(), name: args.name.clone(), since };
     let (jobs, older, _) = list(session, &filter, args.limit).await?;
     match (manner.format, manner.verbosity) {
-        (Format::Human, Verbosity::Quiet) => jobs.iter().rev().for_each(|job| println!("{}", job.id)),
+        (Format::Human, Verbosity::Quiet) => jobs.iter().rev().for_each(|job| tell!("{}", job.id)),
         (Format::Human, Verbosity::Normal) => {
             if jobs.is_empty() {
-                println!("no jobs");
+                tell!("no jobs");
             } else {
-                print!("{}", render::jobs(&jobs, now));
+                crate::say::result(format_args!("{}", render::jobs(&jobs, now)));
             }
             if older > 0 {
-                eprintln!("{older} older jobs hidden (--all)");
+                say!("{older} older jobs hidden (--all)");
             }
         }
         (Format::Json, _) => {
-            let all: Vec<_> = jobs.iter().rev().map(render::job_json).collect();
-            println!("{}", serde_json::Value::from(all));
+            let all: Vec<_> = jobs.iter().rev().map(json::job).collect();
+            tell!("{}", serde_json::Value::from(all));
         }
-        (Format::Ndjson, _) => jobs.iter().rev().for_each(|job| println!("{}", render::job_json(job))),
+        (Format::Ndjson, _) => jobs.iter().rev().for_each(|job| tell!("{}", json::job(job))),
     }
     Ok(0)
 }
@@ -106,7 +107,7 @@ pub async fn show(
     for selected in select(session, &args.ids, recent).await? {
         let info = job_info(session, selected.job).await?;
         match manner.format {
-            Format::Json | Format::Ndjson => println!("{}", render::job_json(&info)),
+            Format::Json | Format::Ndjson => tell!("{}", json::job(&info)),
             Format::Human => show_one(session, &info).await?,
         }
     }
@@ -116,43 +117,44 @@ pub async fn show(
 async fn show_one(session: &mut Session, info: &JobInfo) -> Result<(), Failure> {
     let state = info.counts.state();
     let name = info.spec.name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
-    println!("job {}{name}: {}", info.id, state.as_str());
-    println!("  owner      {}", info.owner);
-    println!("  submitted  {}", render::rfc3339(info.submitted));
+    tell!("job {}{name}: {}", info.id, state.as_str());
+    tell!("  owner      {}", info.owner);
+    tell!("  submitted  {}", render::rfc3339(info.submitted));
     if let Some(queued) = info.queued {
-        println!("  queued     {}", render::duration(queued));
+        tell!("  queued     {}", render::duration(queued));
     }
     if !info.spec.constraint.is_any() {
-        println!("  where      {}", info.spec.constraint);
+        tell!("  where      {}", info.spec.constraint);
     }
     if let Some(array) = &info.spec.array {
         let counts = TaskState::ALL.iter().filter(|&&state| info.counts.of(state) > 0);
         let counts: Vec<String> =
             counts.map(|&state| format!("{} {}", info.counts.of(state), state.as_str())).collect();
-        println!("  array      {array}: {}", counts.join(", "));
+        tell!("  array      {array}: {}", counts.join(", "));
     }
     if let Some(task) = &info.task {
         let worker = task.worker.as_deref().unwrap_or("-");
-        println!("  attempt    {} on {worker}", task.attempt);
+        tell!("  attempt    {} on {worker}", task.attempt);
         if let Some(end) = &task.end {
             let cpu = end.usage.cpu_user + end.usage.cpu_system;
-            println!("  ended      {}", render::outcome(&end.outcome));
-            println!(
+            tell!("  ended      {}", render::outcome(&end.outcome));
+            tell!(
                 "  used       {} run, {} cpu, {:.1} MiB peak",
                 render::duration(end.usage.run),
                 render::duration(cpu),
                 end.usage.peak_memory_bytes as f64 / f64::from(1 << 20)
             );
-            println!(
+            tell!(
                 "  output     {} bytes stdout, {} bytes stderr",
-                end.totals.stdout_bytes, end.totals.stderr_bytes
+                end.totals.stdout_bytes,
+                end.totals.stderr_bytes
             );
         }
     }
     if matches!(state, TaskState::Queued | TaskState::Unknown) {
-        println!("  waiting    {}", ask_why(session, info.id, 0).await?.text);
+        tell!("  waiting    {}", ask_why(session, info.id, 0).await?.text);
     }
-    println!("  script     {}", render::plain(&info.spec.script, 400));
+    tell!("  script     {}", render::plain(&info.spec.script, 400));
     Ok(())
 }
 
@@ -171,8 +173,8 @@ pub async fn why(
         let task = if selected.tasks.is_empty() { first_waiting(session, selected.job).await? } else { task };
         let why = ask_why(session, selected.job, task).await?;
         match manner.format {
-            Format::Human => print!("{}", why_text(selected.job, &why)),
-            Format::Json | Format::Ndjson => println!(
+            Format::Human => crate::say::result(format_args!("{}", why_text(selected.job, &why))),
+            Format::Json | Format::Ndjson => tell!(
                 "{}",
                 serde_json::json!({
                     "v": 1, "id": selected.job.0, "task": task, "state": why.state.as_str(), "why": why.text,
@@ -207,13 +209,17 @@ fn why_text(id: JobId, why: &Why) -> String {
         return text;
     }
     for term in why.terms.iter().filter(|term| term.met < why.workers) {
-        let seen: Vec<String> = term.seen.iter().map(|(label, count)| format!("{label} ×{count}")).collect();
-        let seen = if seen.is_empty() { "nothing of the kind".to_owned() } else { seen.join(", ") };
         // Writing to a String does not fail.
-        let _ =
-            writeln!(text, "  {}: {} of {} workers have it; seen: {seen}", term.text, term.met, why.workers);
+        let _ = writeln!(text, "  {}: {}", term.text, offered(term, why.workers));
     }
     text
+}
+
+/// How many of the workers meet a term, and what they offer instead: `0 of 2 workers have it; seen: gpu=a100 ×1`.
+pub fn offered(term: &TermCount, workers: u32) -> String {
+    let seen: Vec<String> = term.seen.iter().map(|(label, count)| format!("{label} ×{count}")).collect();
+    let seen = if seen.is_empty() { "nothing of the kind".to_owned() } else { seen.join(", ") };
+    format!("{} of {workers} workers have it; seen: {seen}", term.met)
 }
 
 /// Asks the pool why a task is not running.

@@ -1,6 +1,5 @@
 //! `logs`: the output of a job, live or ended.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::Args;
@@ -9,11 +8,13 @@ use super::super::connection::Session;
 use super::super::error::Failure;
 use super::super::follow::{FollowWhat, Following, News, write_out};
 use super::super::selector::Recent;
-use super::super::{Manner, render};
-use super::run::{Ended, Watch};
+use super::super::tagger::Tagger;
+use super::super::watch::{Style, Watch};
+use super::super::{Format, Manner, render};
 use super::{job_info, select};
 use crate::core::id::JobId;
 use crate::core::output::{Chunk, Stream};
+use crate::say::STDOUT_CLOSED;
 
 /// `logs`.
 #[derive(Args, Clone, Debug, Default)]
@@ -66,36 +67,29 @@ pub async fn logs(
             attempt: args.attempt,
             until_now: !args.follow,
         };
-        let plain = args.tail.is_none() && !args.stdout && !args.stderr;
-        if args.follow && plain {
-            let mut watch = Watch::new(selected.job, what, args.tag, manner)?;
-            // Whoever only looks on never cancels: the first Ctrl-C ends us as it ends everybody.
-            return Ok(match watch.only_look(session).await? {
-                Ended::Done(info) => render::job_exit_code(&info),
-                Ended::StdoutClosed => 141,
-                Ended::GivenUp => 130,
-            });
-        }
-        if let Some(code) = print(session, selected.job, what, args).await? {
+        let all = args.tail.is_none() && !args.stdout && !args.stderr;
+        let code = if all && (args.follow || manner.format == Format::Ndjson) {
+            let style = if args.tag { Style::Tagged } else { Style::Plain };
+            let ended = Watch::new(selected.job, what, None, style, manner).look_on(session).await?;
+            if args.follow { ended.exit_code() } else { 0 }
+        } else {
+            print(session, selected.job, what, args).await?
+        };
+        if code != 0 {
             return Ok(code);
         }
     }
     Ok(0)
 }
 
-async fn print(
-    session: &mut Session,
-    job: JobId,
-    what: FollowWhat,
-    args: &LogsArgs,
-) -> Result<Option<u8>, Failure> {
+async fn print(session: &mut Session, job: JobId, what: FollowWhat, args: &LogsArgs) -> Result<u8, Failure> {
     let mut following = Following::new(job, what);
-    let mut tagger = Tagger::default();
+    let mut tagger = Tagger::new(job);
     let mut kept: Vec<(u32, Chunk)> = Vec::new();
     let mut gone = None;
     loop {
         match following.next(session).await? {
-            News::Bytes(task, chunk) => {
+            News::Bytes { task, chunk, .. } => {
                 let wanted = match chunk.stream {
                     Stream::Stdout => !args.stderr,
                     Stream::Stderr => !args.stdout,
@@ -107,15 +101,15 @@ async fn print(
                     kept.push((task, chunk));
                     Ok(())
                 } else if args.tag {
-                    tagger.write(job, task, &chunk)
+                    tagger.write(task, &chunk)
                 } else {
                     write_out(&chunk)
                 };
                 if written.is_err() {
-                    return Ok(Some(141));
+                    return Ok(STDOUT_CLOSED);
                 }
             }
-            News::Gone(_, refused) => gone = Some(refused),
+            News::Gone { refused, .. } => gone = Some(refused),
             News::Event(_) => {}
             News::Done(_) => break,
         }
@@ -125,19 +119,9 @@ async fn print(
         std::io::stdout().write_all(last_lines(&bytes, lines))?;
     }
     if tagger.flush().is_err() {
-        return Ok(Some(141));
+        return Ok(STDOUT_CLOSED);
     }
-    gone.map_or(Ok(None), |refused| Err(refused.into()))
-}
-
-impl Watch {
-    /// Watches to the end without a hand on the job: Ctrl-C ends us alone.
-    ///
-    /// # Errors
-    /// When the job cannot be followed.
-    pub async fn only_look(&mut self, session: &mut Session) -> Result<Ended, Failure> {
-        self.look_on(session).await
-    }
+    gone.map_or(Ok(0), |refused| Err(refused.into()))
 }
 
 /// The last lines of a text.
@@ -162,9 +146,9 @@ pub(super) async fn tail_of_stderr(
     let mut bytes = Vec::new();
     loop {
         match following.next(session).await? {
-            News::Bytes(_, chunk) if chunk.stream == Stream::Stderr => bytes.extend(chunk.bytes),
+            News::Bytes { chunk, .. } if chunk.stream == Stream::Stderr => bytes.extend(chunk.bytes),
             News::Done(_) => break,
-            News::Bytes(..) | News::Gone(..) | News::Event(_) => {}
+            News::Bytes { .. } | News::Gone { .. } | News::Event(_) => {}
         }
     }
     let tail = last_lines(&bytes, lines);
@@ -173,54 +157,6 @@ pub(super) async fn tail_of_stderr(
         .filter(|line| !line.is_empty())
         .map(|line| render::plain(line, 400))
         .collect())
-}
-
-/// Puts a task's id in front of each of its lines: `42.7│`.
-#[derive(Debug, Default)]
-pub struct Tagger {
-    /// What has no end of line yet, by task and stream.
-    open: BTreeMap<(u32, Stream), (JobId, Vec<u8>)>,
-}
-
-impl Tagger {
-    /// Writes the lines that a chunk completes.
-    ///
-    /// # Errors
-    /// When nobody reads our output any longer.
-    pub fn write(&mut self, job: JobId, task: u32, chunk: &Chunk) -> std::io::Result<()> {
-        let (_, open) = self.open.entry((task, chunk.stream)).or_insert((job, Vec::new()));
-        open.extend(&chunk.bytes);
-        let Some(end) = open.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
-        let rest = open.split_off(end + 1);
-        let whole = std::mem::replace(open, rest);
-        print_lines(job, task, chunk.stream, &whole)
-    }
-
-    /// Writes what has no end of line.
-    ///
-    /// # Errors
-    /// When nobody reads our output any longer.
-    pub fn flush(&mut self) -> std::io::Result<()> {
-        for ((task, stream), (job, open)) in std::mem::take(&mut self.open) {
-            if !open.is_empty() {
-                print_lines(job, task, stream, &open)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn print_lines(job: JobId, task: u32, stream: Stream, lines: &[u8]) -> std::io::Result<()> {
-    let mut text = Vec::with_capacity(lines.len() * 2);
-    for line in lines.strip_suffix(b"\n").unwrap_or(lines).split(|byte| *byte == b'\n') {
-        text.extend(format!("{job}.{task}│").as_bytes());
-        text.extend(line);
-        text.push(b'\n');
-    }
-    match stream {
-        Stream::Stdout => std::io::stdout().lock().write_all(&text),
-        Stream::Stderr => std::io::stderr().lock().write_all(&text),
-    }
 }
 
 #[cfg(test)]

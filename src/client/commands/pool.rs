@@ -6,6 +6,7 @@ use super::super::{Format, Manner, private_pool, render};
 use crate::core::view::PoolStatus;
 use crate::net::dial;
 use crate::process::clock;
+use crate::say::tell;
 use crate::schema::pool_capnp::StopReason;
 use crate::store::place;
 use crate::wire;
@@ -18,8 +19,8 @@ pub async fn status(session: &mut Session, manner: Manner) -> Result<u8, Failure
     running(session).await?;
     let status = ask(session).await?;
     match manner.format {
-        Format::Human => print!("{}", text(&status)),
-        Format::Json | Format::Ndjson => println!(
+        Format::Human => crate::say::result(format_args!("{}", text(&status))),
+        Format::Json | Format::Ndjson => tell!(
             "{}",
             serde_json::json!({
                 "v": 1, "name": status.name, "pid": status.pid, "state": status.state, "listening": status.listening,
@@ -58,11 +59,9 @@ pub async fn stop(session: &mut Session) -> Result<u8, Failure> {
         // It says goodbye within 5 s; we wait for that, so that the next command finds it gone.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(5), gone.wait_for(|gone| *gone)).await;
     }
-    println!("pool \"{}\" stopped", session.target().name());
+    tell!("pool \"{}\" stopped", session.target().name());
     if running + queued > 0 {
-        println!(
-            "  {running} running go on at their workers, {queued} queued wait for the pool to come back"
-        );
+        tell!("  {running} running go on at their workers, {queued} queued wait for the pool to come back");
     }
     Ok(0)
 }

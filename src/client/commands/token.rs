@@ -11,6 +11,7 @@ use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
 use crate::core::id::Name;
 use crate::core::label::parse_label;
 use crate::process::clock;
+use crate::say::tell;
 use crate::wire;
 
 /// What can be done with tokens.
@@ -62,8 +63,8 @@ pub async fn token(session: &mut Session, action: &TokenAction, manner: Manner) 
         TokenAction::Create(args) => {
             let (token, info) = create(session, &wish(args)?).await?;
             match manner.format {
-                Format::Human => println!("{token}"),
-                Format::Json | Format::Ndjson => println!(
+                Format::Human => tell!("{token}"),
+                Format::Json | Format::Ndjson => tell!(
                     "{}",
                     serde_json::json!({"v": 1, "id": info.id.0, "token": token, "expires": render::rfc3339(info.expires)})
                 ),
@@ -84,7 +85,7 @@ pub async fn token(session: &mut Session, action: &TokenAction, manner: Manner) 
             if answer.get()?.has_refused() {
                 return Err(wire::refusal::read(answer.get()?.get_refused()?)?.into());
             }
-            println!("revoked token {id}");
+            tell!("revoked token {id}");
         }
     }
     Ok(0)
@@ -140,7 +141,7 @@ fn list(tokens: &[TokenInfo], manner: Manner) {
         })
     };
     match (manner.format, manner.verbosity) {
-        (Format::Human, Verbosity::Quiet) => tokens.iter().for_each(|token| println!("{}", token.id)),
+        (Format::Human, Verbosity::Quiet) => tokens.iter().for_each(|token| tell!("{}", token.id)),
         (Format::Human, Verbosity::Normal) => {
             let now = clock::wall();
             let row = |token: &TokenInfo| {
@@ -155,11 +156,11 @@ fn list(tokens: &[TokenInfo], manner: Manner) {
                 ]
             };
             let header = ["ID", "ROLE", "STATE", "USES LEFT", "EXPIRES IN", "NAME"];
-            print!("{}", render::table(&header, tokens.iter().map(row).collect()));
+            crate::say::result(format_args!("{}", render::table(&header, tokens.iter().map(row).collect())));
         }
         (Format::Json, _) => {
-            println!("{}", serde_json::Value::from(tokens.iter().map(json).collect::<Vec<_>>()))
+            tell!("{}", serde_json::Value::from(tokens.iter().map(json).collect::<Vec<_>>()))
         }
-        (Format::Ndjson, _) => tokens.iter().for_each(|token| println!("{}", json(token))),
+        (Format::Ndjson, _) => tokens.iter().for_each(|token| tell!("{}", json(token))),
     }
 }

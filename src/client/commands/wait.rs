@@ -7,8 +7,9 @@ use clap::Args;
 use super::super::connection::Session;
 use super::super::error::Failure;
 use super::super::selector::Recent;
-use super::super::{Format, Manner, render};
+use super::super::{Format, Manner, json, render};
 use super::select;
+use crate::say::{say, tell};
 use crate::wire;
 
 /// `wait`.
@@ -47,7 +48,7 @@ pub async fn wait(
         Some(timeout) => match tokio::time::timeout(timeout, all).await {
             Ok(result) => result,
             Err(_) => {
-                eprintln!("still running after {}", render::duration(timeout));
+                say!("still running after {}", render::duration(timeout));
                 Ok(124)
             }
         },
@@ -92,10 +93,10 @@ async fn wait_all(
             code = if single { own } else { code.max(u8::from(own != 0)) };
             match manner.format {
                 Format::Human if manner.speaks() && !single => {
-                    eprintln!("{} {}", info.id, info.counts.state().as_str());
+                    say!("{} {}", info.id, info.counts.state().as_str());
                 }
                 Format::Human => {}
-                Format::Json | Format::Ndjson => println!("{}", render::job_json(&info)),
+                Format::Json | Format::Ndjson => tell!("{}", json::job(&info)),
             }
         }
     }

@@ -6,6 +6,7 @@ use super::super::connection::Session;
 use super::super::error::Failure;
 use super::super::{Format, Manner, Verbosity, render};
 use crate::core::view::{WorkerInfo, WorkerState};
+use crate::say::{say, tell};
 use crate::wire;
 
 /// `workers`.
@@ -54,7 +55,7 @@ pub async fn workers(session: &mut Session, args: &WorkersArgs, manner: Manner) 
             if answer.has_refused() {
                 return Err(wire::refusal::read(answer.get_refused()?)?.into());
             }
-            println!("removed {name}, with {} running", answer.get_lost());
+            tell!("removed {name}, with {} running", answer.get_lost());
         }
     }
     Ok(0)
@@ -81,42 +82,39 @@ pub(crate) async fn all(session: &mut Session) -> Result<Vec<WorkerInfo>, Failur
 
 fn show_all(workers: &[WorkerInfo], manner: Manner) {
     match (manner.format, manner.verbosity) {
-        (Format::Human, Verbosity::Quiet) => workers.iter().for_each(|worker| println!("{}", worker.name)),
+        (Format::Human, Verbosity::Quiet) => workers.iter().for_each(|worker| tell!("{}", worker.name)),
         (Format::Human, Verbosity::Normal) if workers.is_empty() => {
-            println!("no workers; join one with: clusterctl worker join HOST:PORT --token …");
+            tell!("no workers; join one with: clusterctl worker join HOST:PORT --token …");
         }
         (Format::Human, Verbosity::Normal) => {
-            print!("{}", render::workers(workers));
+            crate::say::result(format_args!("{}", render::workers(workers)));
             for worker in workers.iter().filter(|worker| worker.state == WorkerState::Silent) {
-                eprintln!(
-                    "{} is silent. Forget it with: clusterctl workers remove {}",
-                    worker.name, worker.name
-                );
+                say!("{} is silent. Forget it with: clusterctl workers remove {}", worker.name, worker.name);
             }
         }
         (Format::Json, _) => {
-            println!("{}", serde_json::Value::from(workers.iter().map(json).collect::<Vec<_>>()));
+            tell!("{}", serde_json::Value::from(workers.iter().map(json).collect::<Vec<_>>()));
         }
-        (Format::Ndjson, _) => workers.iter().for_each(|worker| println!("{}", json(worker))),
+        (Format::Ndjson, _) => workers.iter().for_each(|worker| tell!("{}", json(worker))),
     }
 }
 
 fn show_one(worker: &WorkerInfo) {
-    println!("worker {}: {}", worker.name, worker.state.as_str());
-    println!("  slots      {} of {} in use", worker.used, worker.slots);
-    println!("  memory     {:.1} GiB", worker.memory_bytes as f64 / f64::from(1 << 30));
-    println!("  joined     {}", render::rfc3339(worker.joined));
+    tell!("worker {}: {}", worker.name, worker.state.as_str());
+    tell!("  slots      {} of {} in use", worker.used, worker.slots);
+    tell!("  memory     {:.1} GiB", worker.memory_bytes as f64 / f64::from(1 << 30));
+    tell!("  joined     {}", render::rfc3339(worker.joined));
     for (key, value) in &worker.labels {
-        println!("  label      {}", render::plain(format!("{key}={value}").as_bytes(), 400));
+        tell!("  label      {}", render::plain(format!("{key}={value}").as_bytes(), 400));
     }
     if let Some(owner) = &worker.only_owner {
-        println!("  takes      only {owner}'s jobs (--trust-submitters lifts that)");
+        tell!("  takes      only {owner}'s jobs (--trust-submitters lifts that)");
     }
     if let Some(key) = worker.fingerprint {
-        println!("  key        {key}");
+        tell!("  key        {key}");
     }
     for task in &worker.tasks {
-        println!("  holds      {task}");
+        tell!("  holds      {task}");
     }
 }
 

@@ -160,6 +160,8 @@ impl Pool {
     /// Begins this life: everything that was at a worker may still be there, so every silence is counted from now.
     pub fn start(&mut self, now: Now, epoch: Epoch) {
         self.record(now, Record::PoolStarted(epoch));
+        // From now on repeated like everything that must not be forgotten.
+        self.record(now, Record::Counters(self.counters));
         let at_workers: Vec<WorkerId> = self
             .workers
             .values()

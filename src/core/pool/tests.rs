@@ -22,7 +22,7 @@ struct World {
     pool: Pool,
     now: Now,
     log: Vec<Record>,
-    requests: u8,
+    requests: u64,
 }
 
 impl World {
@@ -53,8 +53,8 @@ impl World {
 
     fn submit(&mut self, spec: JobSpec) -> JobId {
         self.requests += 1;
-        let request = RequestId([self.requests; 16]);
-        let nonce = JobNonce(u64::from(self.requests));
+        let request = RequestId(u128::from(self.requests).to_le_bytes());
+        let nonce = JobNonce(self.requests);
         self.pool
             .submit(self.now, Submit { owner: ANN.into(), request, nonce, spec: Arc::new(spec) })
             .unwrap()
@@ -358,6 +358,30 @@ fn a_spent_token_lets_in_the_key_that_spent_it_and_no_other() {
     assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
     assert_eq!(world.pool.enrol(world.now, enrol(2, Role::Worker)), Err(EnrolRefused::Spent));
     assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
+}
+
+#[test]
+fn ids_go_on_counting_when_the_log_of_ended_jobs_is_gone() {
+    let mut world = World::new();
+    let job = world.submit(JobSpec::new("true"));
+    world.pool.cancel(world.now, &world.viewer(), job, &[], Cancel::Kill).unwrap();
+    world.turn();
+    let mut kept_from = 0;
+    for n in 0..9000 {
+        // A worker that says something new of itself each time makes the log grow.
+        world.join("w1", 1 + n % 2);
+        let batch = world.pool.poll_batch(world.now).unwrap();
+        kept_from = usize::try_from(batch.turn().keep_from).unwrap();
+        world.log.extend(batch.turn().records.iter().cloned());
+    }
+    assert!(kept_from > 1000, "the log's start moves up: {kept_from}");
+
+    let mut again = Pool::new(Timing::default(), Host::default());
+    for (seq, record) in (1..).zip(&world.log).skip(kept_from - 1) {
+        again.replay(world.now.at, seq, record);
+    }
+
+    assert_eq!(again.load().newest, job);
 }
 
 #[test]

@@ -1,26 +1,22 @@
 //! The executor's end of the line to its agent: one connection at a time, frames in both directions, never waiting.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-
-use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use crate::core::attempt::FromExecutor;
 use crate::core::limits;
 use crate::wire::executor as wire;
 
-use super::{Executor, Flow, Source};
+use super::watched::{Source, Watch};
+use super::{Executor, Flow, Stay};
 
-/// Bytes read from an agent at a time.
-const READ_BYTES: usize = 256 << 10;
 /// Output is not added to what an agent has not read beyond this, in bytes.
 const BACKLOG_BYTES_MAX: usize = 4 << 20;
 
 /// An agent that is connected.
 pub(super) struct Agent {
     stream: UnixStream,
-    source: u64,
+    watch: Watch,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
     /// Whether epoll tells when there is room to write.
@@ -29,77 +25,76 @@ pub(super) struct Agent {
 
 impl Executor {
     /// A new agent takes the place of the one before: that one is gone, or will notice.
-    pub(super) fn accept(&mut self) -> anyhow::Result<()> {
+    pub(super) fn accept(&mut self) {
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {
-                return Ok(());
+            Err(error) => {
+                if error.kind() != ErrorKind::WouldBlock {
+                    tracing::warn!(%error, "cannot accept an agent");
+                }
+                return;
             }
-            Err(error) => return Err(error.into()),
         };
-        stream.set_nonblocking(true)?;
+        let watch = stream.set_nonblocking(true).map_err(anyhow::Error::from);
         self.drop_agent();
-        // Epoll knows it by this very descriptor.
-        let source = self.watch(stream.as_fd(), Source::Agent, EpollFlags::EPOLLIN)?;
-        self.agent =
-            Some(Agent { stream, source, inbox: Vec::new(), outbox: Vec::new(), waits_for_room: false });
-        Ok(())
-    }
-
-    pub(super) fn read_agent(&mut self) -> anyhow::Result<()> {
-        let Some(agent) = &mut self.agent else { return Ok(()) };
-        let mut buffer = vec![0; READ_BYTES];
-        match agent.stream.read(&mut buffer) {
-            Ok(0) => {
-                self.drop_agent();
-                return Ok(());
+        match watch.and_then(|()| Ok(self.watched.add(&stream, Source::Agent)?)) {
+            Ok(watch) => {
+                let (inbox, outbox) = (Vec::new(), Vec::new());
+                self.agent = Some(Agent { stream, watch, inbox, outbox, waits_for_room: false });
             }
-            Ok(count) => agent.inbox.extend_from_slice(&buffer[..count]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                return Ok(());
-            }
-            Err(_) => {
-                self.drop_agent();
-                return Ok(());
-            }
+            Err(error) => tracing::warn!(%error, "cannot watch an agent"),
         }
-        self.take_frames()
     }
 
-    fn take_frames(&mut self) -> anyhow::Result<()> {
-        let Some(agent) = &mut self.agent else { return Ok(()) };
+    pub(super) fn read_agent(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        match agent.stream.read(&mut self.buffer) {
+            Ok(0) => self.drop_agent(),
+            Ok(count) => {
+                agent.inbox.extend_from_slice(&self.buffer[..count]);
+                self.take_frames();
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(_) => self.drop_agent(),
+        }
+    }
+
+    fn take_frames(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
         let inbox = std::mem::take(&mut agent.inbox);
         let mut taken = 0;
         let mut words = Vec::new();
-        let broken = loop {
+        let whole = loop {
             match wire::next_frame(&inbox[taken..]) {
-                Ok(None) => break false,
+                Ok(None) => break Ok(()),
                 Ok(Some((body, length))) => match wire::decode_to(body) {
                     Ok(word) => {
                         words.push(word);
                         taken += length;
                     }
-                    Err(_) => break true,
+                    Err(error) => break Err(error),
                 },
-                Err(_) => break true,
+                Err(error) => break Err(error),
             }
         };
         agent.inbox = inbox[taken..].to_vec();
         for word in words {
             match word {
                 None => self.welcome(),
-                Some(word) => self.obey(word)?,
+                Some(word) => self.obey(word),
             }
         }
-        if broken {
+        if let Err(error) = whole {
             // It speaks another language: it is cut, and its jobs go on.
+            tracing::warn!(%error, "an agent speaks nonsense");
             self.drop_agent();
         }
-        Ok(())
     }
 
     fn welcome(&mut self) {
         self.pause();
+        // Whatever an agent before this one wanted.
+        self.stay = Stay::ForEver;
         let welcome =
             FromExecutor::Welcome { incarnation: self.incarnation, held: self.held(), dial: self.dial };
         self.say(&welcome);
@@ -113,7 +108,7 @@ impl Executor {
     }
 
     /// Sends output as far as the window allows, in turns.
-    pub(super) fn send_output(&mut self) -> anyhow::Result<()> {
+    pub(super) fn send_output(&mut self) {
         while self.agent.as_ref().is_some_and(|agent| agent.outbox.len() < BACKLOG_BYTES_MAX)
             && self.in_flight < limits::OUTPUT_IN_FLIGHT_BYTES_MAX as u64
             && let Some(fence) = self.unsent.pop_front()
@@ -123,13 +118,17 @@ impl Executor {
                 continue;
             };
             attempt.queued = false;
-            if let Some(chunk) = attempt.spool.next()? {
-                self.in_flight += chunk.bytes.len() as u64;
-                self.say(&FromExecutor::Output { fence, chunk });
-                self.may_send(fence);
+            match attempt.spool.next() {
+                Ok(None) => {}
+                Ok(Some(chunk)) => {
+                    self.in_flight += chunk.bytes.len() as u64;
+                    self.say(&FromExecutor::Output { fence, chunk });
+                    self.may_send(fence);
+                }
+                // It waits in its file; perhaps that can be read when something is acknowledged.
+                Err(error) => tracing::error!(%fence, %error, "cannot read output back"),
             }
         }
-        Ok(())
     }
 
     /// Writes what the agent takes now.
@@ -156,10 +155,7 @@ impl Executor {
         let wants_room = !agent.outbox.is_empty();
         if wants_room != agent.waits_for_room {
             agent.waits_for_room = wants_room;
-            let events =
-                if wants_room { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
-            let mut event = EpollEvent::new(events, agent.source);
-            if self.epoll.modify(&agent.stream, &mut event).is_err() {
+            if self.watched.want_room(&agent.stream, agent.watch, wants_room).is_err() {
                 self.drop_agent();
             }
         }
@@ -168,13 +164,9 @@ impl Executor {
     /// The agent is gone: everything stays as it is, and no output is sent until another asks for it.
     fn drop_agent(&mut self) {
         if let Some(agent) = self.agent.take() {
-            self.sources.remove(&agent.source);
-            // The stream may have been cloned into epoll's interest list: it goes with the last descriptor.
-            let _ = self.epoll.delete(&agent.stream);
+            self.watched.remove(&agent.stream, agent.watch);
         }
         self.pause();
-        if self.attempts.is_empty() {
-            self.arm_idle();
-        }
+        self.note_idle();
     }
 }

@@ -1,0 +1,132 @@
+//! `worker join`: the command line of an agent, and which pool it is for.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::log::{self, LogTo};
+use super::serve::{PORT, worker_log};
+use super::{Global, block_on, internal, timing};
+use crate::client::commands::context;
+use crate::client::error::Failure;
+use crate::core::id::Name;
+use crate::core::label::parse_label;
+use crate::core::limits;
+use crate::core::membership::SubmitterTrust;
+use crate::core::refusal::Refusal;
+use crate::net::dial;
+use crate::process::{detach, facts, title};
+use crate::store::place::{self, Endpoint, StateRoot, Surroundings};
+use crate::worker::{Ending, JoinError, JoinMode, JoinOptions, PoolAddress, RootJobs};
+
+/// `worker join`.
+#[derive(Args, Debug)]
+pub(super) struct JoinArgs {
+    /// The pool, as HOST:PORT
+    #[arg(required_unless_present = "local_state")]
+    pool: Option<String>,
+    /// A worker's token: the word itself, - for standard input, or @FILE
+    #[arg(long, env = "CLUSTERCTL_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The worker's name; its host's if not given
+    #[arg(long)]
+    name: Option<Name>,
+    /// What it can run at a time; as many as it has processors if not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SLOTS_MAX)))]
+    slots: Option<u32>,
+    /// A label (may be repeated)
+    #[arg(long, value_name = "K=V")]
+    label: Vec<String>,
+    /// Where jobs' directories are made
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// Take everybody's jobs, although they could read the state of a pool of this user on this machine
+    #[arg(long)]
+    trust_submitters: bool,
+    /// Run jobs as root
+    #[arg(long)]
+    allow_root: bool,
+    #[arg(long, hide = true, value_name = "DIR")]
+    local_state: Option<PathBuf>,
+}
+
+/// Joins a pool, and works for it until it is drained, stopped or refused.
+pub(super) fn join(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
+    wipe_token(args.token.as_deref());
+    let (to, default) = match &args.local_state {
+        Some(state) => {
+            // Before the runtime opens anything.
+            detach::detach().map_err(|error| Failure::new("internal", error))?;
+            (LogTo::File(worker_log(state)), "info")
+        }
+        None => (LogTo::Stderr, "info"),
+    };
+    log::start(global.log_format, default, to);
+    block_on(work(global, args))
+}
+
+/// A token that was given as itself, and not as where it is.
+pub(super) fn wipe_token(given: Option<&str>) {
+    if let Some(token) = given.filter(|text| text.trim_start().starts_with("CCT1-")) {
+        title::wipe(token);
+    }
+}
+
+async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
+    let root = StateRoot::find(&Surroundings::of_process(global.state.clone()))
+        .map_err(|error| Failure::new("no-home", error).hint("--state DIR"))?;
+    let labels = args.label.iter().map(|text| parse_label(text).map_err(|bad| Failure::new("usage", bad)));
+    let pool = match (&args.local_state, &args.pool) {
+        (Some(state), _) => PoolAddress::Local(state.clone()),
+        (None, Some(address)) => find_pool(&root, &with_port(address), args.token.is_some()).await,
+        (None, None) => unreachable!("one of the two is required"),
+    };
+    let background = args.local_state.is_some();
+    let options = JoinOptions {
+        pool,
+        token: args.token.as_deref().map(context::read_token).transpose()?,
+        name: args.name.clone(),
+        slots: args.slots.unwrap_or_else(facts::cpus),
+        labels: labels.collect::<Result<_, _>>()?,
+        work_directory: std::path::absolute(args.work_dir.clone().unwrap_or_else(std::env::temp_dir))?,
+        state: global.state.clone(),
+        trust: if args.trust_submitters { SubmitterTrust::Everybody } else { SubmitterTrust::OwnerOnly },
+        root: if args.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
+        mode: if background { JoinMode::Background } else { JoinMode::Foreground },
+        timing: timing(),
+    };
+    match crate::worker::join(options).await {
+        Ok(Ending::Drained | Ending::Left) => Ok(0),
+        Err(JoinError::Refused(refused)) if background && refused.code == "worker-running" => Ok(0),
+        Err(JoinError::Refused(refused)) => Err(refused.into()),
+        Err(JoinError::OtherPool { address, expected, presented }) => {
+            let refused =
+                Refusal::new("key-mismatch", format!("{address} is not the pool this token is for"));
+            Err(refused.fact("expected", format!("sha256:{expected}…")).fact("presented", presented).into())
+        }
+        Err(JoinError::Other(error)) => Err(internal(error)),
+    }
+}
+
+fn with_port(address: &str) -> String {
+    let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { address.to_owned() } else { format!("{address}:{PORT}") }
+}
+
+/// `localhost:PORT` is a pool of this user's own, if one listens there: then no token is needed.
+async fn find_pool(root: &StateRoot, address: &str, has_token: bool) -> PoolAddress {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    if has_token || !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+        return PoolAddress::Network(address.to_owned());
+    }
+    for name in root.pools() {
+        let state = root.pool(&name);
+        let listens = Endpoint::read(&state).and_then(|endpoint| endpoint.listen);
+        let same_port =
+            listens.is_some_and(|listens| listens.rsplit_once(':').is_some_and(|(_, own)| own == port));
+        if same_port && dial::dial_local(&place::socket_path(&state)).await.is_ok() {
+            return PoolAddress::Local(state);
+        }
+    }
+    PoolAddress::Network(address.to_owned())
+}

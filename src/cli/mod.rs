@@ -1,0 +1,296 @@
+//! The command line's root: global options, every verb, and which role each belongs to.
+
+mod join;
+mod log;
+mod serve;
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::join::JoinArgs;
+use self::log::{LogFormat, LogTo};
+use self::serve::ServeArgs;
+use crate::client::commands::{
+    cancel, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
+};
+use crate::client::connection::{Session, Target};
+use crate::client::error::Failure;
+use crate::client::selector::Recent;
+use crate::client::watch::Style;
+use crate::client::{Format, Manner, Verbosity, render, repl};
+use crate::core::timing::Timing;
+use crate::process::executor::ExecutorOptions;
+use crate::process::{executor, facts, keeper};
+use crate::store::place::{StateRoot, Surroundings};
+
+/// A cluster that you talk to like a shell.
+///
+/// Without a command it is a REPL: type bash, it runs on a free worker, output appears live, then the exit code.
+/// Standard input that is no terminal is run as one job.
+#[derive(Parser, Debug)]
+#[command(name = "clusterctl", version = crate::build(), arg_required_else_help = false)]
+#[command(
+    after_help = "Examples:\n  clusterctl\n  clusterctl run 'echo hello from $(hostname)'\n  printf 'make\\nmake test\\n' | clusterctl"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    /// Run standard input line by line, as a person would type it
+    #[arg(long)]
+    repl: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args, Debug, Clone)]
+struct Global {
+    /// Which pool: a context, a pool of this user, or HOST:PORT of a context
+    #[arg(long, global = true, env = "CLUSTERCTL_POOL", value_name = "NAME")]
+    pool: Option<String>,
+    /// Where state lies
+    #[arg(long, global = true, env = "CLUSTERCTL_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    output: Format,
+    /// Say less: ids alone
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// How log lines are written (what is logged: CLUSTERCTL_LOG=debug)
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a script to its end
+    #[command(
+        after_help = "Examples:\n  clusterctl run 'echo hello'\n  clusterctl run --where 'gpu=a100 && !spot' ./train.sh\n  clusterctl run --array 1-200 './sim --seed $CLUSTERCTL_TASK' > results.txt"
+    )]
+    Run(run::RunArgs),
+    /// Submit a script, print its id, and leave it alone
+    #[command(after_help = "Examples:\n  id=$(clusterctl submit 'make test')\n  clusterctl logs -f $id")]
+    Submit(run::RunArgs),
+    /// List jobs
+    #[command(
+        after_help = "Examples:\n  clusterctl jobs\n  clusterctl jobs --all --state failed --output ndjson"
+    )]
+    Jobs(jobs::JobsArgs),
+    /// Show a job in full
+    #[command(after_help = "Examples:\n  clusterctl show 42\n  clusterctl show last --output json")]
+    Show(jobs::ShowArgs),
+    /// Say why a job is not running
+    #[command(after_help = "Examples:\n  clusterctl why 42\n  clusterctl why 42.7")]
+    Why(jobs::WhyArgs),
+    /// Print the output of a job
+    #[command(
+        after_help = "Examples:\n  clusterctl logs 42\n  clusterctl logs -f last\n  clusterctl logs 13 --failed --tag"
+    )]
+    Logs(logs::LogsArgs),
+    /// Wait until jobs have ended; exits as the job did
+    #[command(after_help = "Examples:\n  clusterctl wait 42\n  clusterctl wait 40-45 --timeout 10m")]
+    Wait(wait::WaitArgs),
+    /// End jobs
+    #[command(after_help = "Examples:\n  clusterctl cancel 42\n  clusterctl cancel --name nightly --yes")]
+    Cancel(cancel::CancelArgs),
+    /// Decide that an unknown attempt is lost
+    #[command(after_help = "Examples:\n  clusterctl abandon 42\n  clusterctl abandon 42.7")]
+    Abandon(cancel::AbandonArgs),
+    /// Submit a job again
+    #[command(after_help = "Examples:\n  clusterctl retry 42\n  clusterctl retry --failed-of 13")]
+    Retry(cancel::RetryArgs),
+    /// Who is there
+    #[command(
+        after_help = "Examples:\n  clusterctl workers\n  clusterctl workers show n1\n  clusterctl workers remove n2"
+    )]
+    Workers(workers::WorkersArgs),
+    /// Serve a pool, or look after one
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    /// Work for a pool
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// Let workers and clients in
+    #[command(subcommand)]
+    Token(token::TokenAction),
+    /// The pools that this user knows
+    #[command(subcommand)]
+    Context(context::ContextAction),
+    #[command(hide = true)]
+    Executor(ExecutorArgs),
+    #[command(hide = true)]
+    Keeper(KeeperArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum PoolCommand {
+    /// Serve a pool
+    #[command(
+        after_help = "Examples:\n  clusterctl pool serve --name lab\n  clusterctl pool serve --listen 127.0.0.1:7700 --repl"
+    )]
+    Serve(ServeArgs),
+    /// Which pool this is, where its state lies, since when
+    Status,
+    /// End the pool; jobs at workers go on
+    Stop,
+}
+
+#[derive(Subcommand, Debug)]
+enum WorkerCommand {
+    /// Join a pool, and work for it
+    #[command(
+        after_help = "Examples:\n  clusterctl worker join head:7700 --token CCT1-w-…\n  clusterctl worker join localhost:7700 --slots 4 --label gpu=a100"
+    )]
+    Join(JoinArgs),
+}
+
+#[derive(Args, Debug)]
+struct ExecutorArgs {
+    #[arg(long)]
+    directory: PathBuf,
+    #[arg(long)]
+    work_directory: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct KeeperArgs {
+    /// Files that a job may have open
+    #[arg(long)]
+    files: u64,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.global.output;
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print(format);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<u8, Failure> {
+    let global = cli.global;
+    let verbosity = if global.quiet { Verbosity::Quiet } else { Verbosity::Normal };
+    let manner = Manner { format: global.output, verbosity };
+    match cli.command {
+        Some(Command::Keeper(args)) => keeper::run(timing(), args.files).map(|()| 0).map_err(internal),
+        Some(Command::Executor(args)) => {
+            let ExecutorArgs { directory, work_directory } = args;
+            log::start(global.log_format, "info", LogTo::File(directory.join(executor::LOG)));
+            executor::run(ExecutorOptions { directory, work_directory, timing: timing() })
+                .map(|()| 0)
+                .map_err(internal)
+        }
+        Some(Command::Pool(PoolCommand::Serve(args))) => serve::serve(&global, &args, manner),
+        Some(Command::Worker(WorkerCommand::Join(args))) => join::join(&global, &args),
+        command => {
+            log::start(global.log_format, "warn", LogTo::Stderr);
+            block_on(client(global, command, cli.repl, manner))
+        }
+    }
+}
+
+async fn client(
+    mut global: Global,
+    mut command: Option<Command>,
+    lines: bool,
+    manner: Manner,
+) -> Result<u8, Failure> {
+    if let Some(Command::Jobs(args)) = &mut command {
+        take_states(&mut global, args);
+    }
+    let surroundings = Surroundings::of_process(global.state.clone());
+    if let Some(Command::Context(action)) = &command {
+        if let context::ContextAction::Add { token, .. } = action {
+            join::wipe_token(Some(token));
+        }
+        let root = StateRoot::find(&surroundings).map_err(|error| Failure::new("no-home", error))?;
+        return context::context(action, &root, manner).await;
+    }
+    let mut session = Session::new(global.pool.as_deref(), global.state)?;
+    let session = &mut session;
+    let none = Recent::default();
+    match command {
+        None => bare(session, lines, manner).await,
+        Some(Command::Run(args)) => job_result(run::run(session, &args, manner).await),
+        Some(Command::Submit(args)) => {
+            run::run(session, &run::RunArgs { detach: true, ..args }, manner).await
+        }
+        Some(Command::Jobs(args)) => jobs::jobs(session, &args, manner).await,
+        Some(Command::Show(args)) => jobs::show(session, &args, none, manner).await,
+        Some(Command::Why(args)) => jobs::why(session, &args, none, manner).await,
+        Some(Command::Logs(args)) => logs::logs(session, &args, none, manner).await,
+        Some(Command::Wait(args)) => job_result(wait::wait(session, &args, none, manner).await),
+        Some(Command::Cancel(args)) => cancel::cancel(session, &args, none, manner).await,
+        Some(Command::Abandon(args)) => cancel::abandon(session, &args, none, manner).await,
+        Some(Command::Retry(args)) => cancel::retry(session, &args, none, manner).await,
+        Some(Command::Workers(args)) => workers::workers(session, &args, manner).await,
+        Some(Command::Token(action)) => token::token(session, &action, manner).await,
+        Some(Command::Pool(PoolCommand::Status)) => pool_commands::status(session, manner).await,
+        Some(Command::Pool(PoolCommand::Stop)) => pool_commands::stop(session).await,
+        Some(
+            Command::Pool(PoolCommand::Serve(_))
+            | Command::Worker(_)
+            | Command::Context(_)
+            | Command::Executor(_)
+            | Command::Keeper(_),
+        ) => unreachable!("these are no client's"),
+    }
+}
+
+/// `jobs --state failed` means states of jobs; every other `--state` means where state lies.
+fn take_states(global: &mut Global, args: &mut jobs::JobsArgs) {
+    let words = global.state.as_ref().and_then(|state| state.to_str()).and_then(jobs::parse_states);
+    if let Some(states) = words {
+        args.states = states;
+        global.state = std::env::var_os("CLUSTERCTL_STATE").map(PathBuf::from);
+    }
+}
+
+/// Without a command: the REPL on a terminal, else standard input as one job.
+async fn bare(session: &mut Session, lines: bool, manner: Manner) -> Result<u8, Failure> {
+    let own = Session::of(session.target().clone(), session.root().clone());
+    if lines {
+        return repl::run_lines(own, manner).await;
+    }
+    if std::io::stdin().is_terminal() {
+        return repl::run(own, manner).await;
+    }
+    let mut script = Vec::new();
+    std::io::stdin().read_to_end(&mut script)?;
+    if script.iter().all(u8::is_ascii_whitespace) {
+        return Ok(0);
+    }
+    if *session.target() == Target::Private && manner.speaks() && std::io::stderr().is_terminal() {
+        render::dim(&repl::private_banner(facts::cpus()));
+    }
+    let spec = run::JobArgs::default().spec(script, Vec::new())?;
+    job_result(run::run_spec(session, &spec, Style::Plain, manner).await)
+}
+
+/// Where the exit code is a job's, every failure of ours is 125, but for what was mistyped.
+fn job_result(result: Result<u8, Failure>) -> Result<u8, Failure> {
+    result.map_err(|failure| Failure { exit: if failure.exit == 2 { 2 } else { 125 }, ..failure })
+}
+
+/// The durations of the promises; tests run all processes on a faster clock.
+fn timing() -> Timing {
+    let divisor = std::env::var("CLUSTERCTL_TIMING_DIVISOR").ok().and_then(|text| text.parse().ok());
+    divisor.filter(|by| *by > 0).map_or_else(Timing::default, |by| Timing::default().scaled_down(by))
+}
+
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}
+
+fn internal(error: anyhow::Error) -> Failure {
+    Failure::new("internal", format!("{error:#}"))
+}

@@ -1,0 +1,271 @@
+//! `pool serve`: a pool in the foreground, with the lines that let others in, and the private pool in the background.
+
+use std::io::IsTerminal;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::log::{self, LogTo};
+use super::{Global, block_on, internal, timing};
+use crate::client::commands::{context, token};
+use crate::client::connection::{Session, Target};
+use crate::client::error::Failure;
+use crate::client::{Manner, private_pool, repl};
+use crate::core::access::{Role, TokenWish};
+use crate::core::id::Name;
+use crate::core::label::Labels;
+use crate::core::limits;
+use crate::core::refusal::os_words;
+use crate::pool::{Mode, Opened, ServeOptions, Serving};
+use crate::process::{detach, facts, listeners};
+use crate::say::greet;
+use crate::schema::pool_capnp::StopReason;
+use crate::store::StoreError;
+use crate::store::place::{self, Endpoint, StateRoot, Surroundings};
+
+/// The port of a pool.
+pub(super) const PORT: u16 = 7700;
+/// A process that leaves a state directory is waited for so long.
+const HANDOVER: Duration = Duration::from_secs(10);
+/// How often to look whether it has left.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// The lines for others hold tokens that count so long.
+const READY_TOKENS: Duration = Duration::from_secs(3600);
+
+/// `pool serve`.
+#[derive(Args, Debug)]
+pub(super) struct ServeArgs {
+    /// A pool of its own; without a name the private pool is opened to the network
+    #[arg(long)]
+    name: Option<Name>,
+    /// Where to listen, as HOST:PORT
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["host", "port"])]
+    listen: Option<String>,
+    /// Which address to listen on
+    #[arg(long, default_value = "0.0.0.0")]
+    host: String,
+    /// Which port to listen on
+    #[arg(long, default_value_t = PORT)]
+    port: u16,
+    /// What the lines for others say instead
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Output that is kept at most, as 20G
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    output_limit: Option<u64>,
+    /// Serve and prompt in one terminal
+    #[arg(long)]
+    repl: bool,
+    #[arg(long, hide = true)]
+    background: bool,
+}
+
+/// What came of taking a pool's state.
+enum Taken {
+    /// It is ours.
+    Opened(Box<Opened>),
+    /// Another process serves it, which is as good.
+    Served,
+}
+
+/// Serves a pool until somebody ends it.
+pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result<u8, Failure> {
+    let root = find_root(global)?;
+    if args.background {
+        detach::detach().map_err(|error| Failure::new("internal", error))?;
+        let log = private_pool::state_directory(&root).join(private_pool::LOG);
+        log::start(global.log_format, "info", LogTo::File(log));
+    } else {
+        log::start(global.log_format, "info", LogTo::Stderr);
+    }
+    let listen = args.listen.clone().unwrap_or_else(|| format!("{}:{}", args.host, args.port));
+    let options = ServeOptions {
+        name: args.name.clone(),
+        listen: (!args.background).then_some(listen),
+        advertise: args.advertise.clone(),
+        state: global.state.clone(),
+        output_limit: args.output_limit.unwrap_or(limits::OUTPUT_PER_POOL_BYTES),
+        mode: if args.background { Mode::Background } else { Mode::Foreground },
+        timing: timing(),
+    };
+    let opened = match take(&options, &root)? {
+        Taken::Opened(opened) => *opened,
+        Taken::Served => {
+            detach::ready().map_err(|error| Failure::new("internal", error))?;
+            return Ok(0);
+        }
+    };
+    let serving = opened.serving();
+    if args.name.is_none() {
+        start_local_worker(&serving)?;
+    }
+    if args.background {
+        detach::ready().map_err(|error| Failure::new("internal", error))?;
+        return opened.serve().map(|()| 0).map_err(internal);
+    }
+    if let Some(name) = &args.name {
+        context::remember_local(name, serving.state.clone())?;
+    }
+    let served = std::thread::spawn(move || opened.serve());
+    block_on(greetings(&root, &serving, args))?;
+    if args.repl {
+        let target = Target::Local(serving.name.clone(), serving.state.clone());
+        block_on(repl::run(Session::of(target, root), manner))?;
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM)
+            .map_err(|error| Failure::new("internal", error))?;
+    }
+    served.join().map_err(|_| Failure::new("internal", "the pool panicked"))?.map(|()| 0).map_err(internal)
+}
+
+fn find_root(global: &Global) -> Result<StateRoot, Failure> {
+    StateRoot::find(&Surroundings::of_process(global.state.clone()))
+        .map_err(|error| Failure::new("no-home", error).hint("--state DIR"))
+}
+
+/// Takes a pool's state. Who has it already is, by `pool serve`, asked to leave if it is the private pool's background
+/// process; by such a process, waited for until it answers or is gone.
+fn take(options: &ServeOptions, root: &StateRoot) -> Result<Taken, Failure> {
+    let state = private_pool::state_directory(root);
+    let deadline = Instant::now() + HANDOVER;
+    let mut asked = false;
+    loop {
+        let failure = match crate::pool::open(options.clone()) {
+            Ok(opened) => return Ok(Taken::Opened(Box::new(opened))),
+            Err(error) => open_failure(&error, options),
+        };
+        if failure.refusal.code != "db-locked" || options.name.is_some() || Instant::now() > deadline {
+            return Err(failure);
+        }
+        match options.mode {
+            Mode::Background if UnixStream::connect(place::socket_path(&state)).is_ok() => {
+                return Ok(Taken::Served);
+            }
+            Mode::Foreground if !asked && !ask_to_leave(&state, root)? => return Err(failure),
+            Mode::Background => {}
+            Mode::Foreground => asked = true,
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Asks the private pool's background process to leave; whether there is one.
+fn ask_to_leave(state: &Path, root: &StateRoot) -> Result<bool, Failure> {
+    // One that listens on the network was started by a person, who is not to be pushed aside.
+    if Endpoint::read(state).is_none_or(|endpoint| endpoint.listen.is_some()) {
+        return Ok(false);
+    }
+    let target = Target::Local("local".to_owned(), state.to_owned());
+    block_on(async move {
+        let mut session = Session::of(target, root.clone());
+        let admin = session.admin().await?;
+        let mut request = admin.stop_request();
+        request.get().set_why(StopReason::Handover);
+        Ok(request.send().promise.await.is_ok())
+    })
+}
+
+fn open_failure(error: &anyhow::Error, options: &ServeOptions) -> Failure {
+    if let Some(StoreError::Held { .. }) = error.downcast_ref() {
+        return Failure::new("db-locked", error);
+    }
+    let io = error.root_cause().downcast_ref::<std::io::Error>();
+    if let Some(io) = io.filter(|io| io.kind() == std::io::ErrorKind::AddrInUse) {
+        let listen = options.listen.as_deref().unwrap_or_default();
+        let port = listen.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let holder = port.and_then(listeners::holder);
+        let by = holder.map_or(String::new(), |(pid, name)| format!(" (by pid {pid}, {name})"));
+        return Failure::new("port-in-use", format!("{error}: {}{by}", os_words(io)))
+            .hint("--listen HOST:PORT");
+    }
+    Failure::new("pool-failed", format!("{error:#}"))
+}
+
+/// A private pool's own worker: an agent in the background, found again by its lock.
+fn start_local_worker(serving: &Serving) -> Result<(), Failure> {
+    let root = serving.state.parent().unwrap_or(&serving.state);
+    let log = worker_log(&serving.state);
+    let spawned = std::process::Command::new("/proc/self/exe")
+        .arg0("clusterctl")
+        .args(["worker", "join", "--name", "local", "--local-state"])
+        .arg(&serving.state)
+        .arg("--state")
+        .arg(root)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(log::open(&log)?)
+        .spawn();
+    let mut agent = spawned?;
+    // It may end before us: then nobody else would reap it.
+    std::thread::Builder::new().name("reaper".into()).spawn(move || drop(agent.wait()))?;
+    Ok(())
+}
+
+/// What a person needs to let others in.
+async fn greetings(root: &StateRoot, serving: &Serving, args: &ServeArgs) -> Result<(), Failure> {
+    let listening = serving.listening.clone().unwrap_or_default();
+    greet!("pool \"{}\" serving on {listening} (TLS, key {:.4})", serving.name, serving.fingerprint);
+    greet!("  state     {}", serving.state.display());
+    if std::io::stdout().is_terminal() {
+        let port = listening.rsplit_once(':').map_or_else(|| PORT.to_string(), |(_, port)| port.to_owned());
+        let place = args.advertise.clone().unwrap_or_else(|| format!("{}:{port}", facts::hostname()));
+        let target = Target::Local(serving.name.clone(), serving.state.clone());
+        let mut session = Session::of(target, root.clone());
+        let wish = |role, uses| TokenWish {
+            role,
+            name: None,
+            owner: None,
+            labels: Labels::new(),
+            uses,
+            ttl: READY_TOKENS,
+        };
+        let (worker, _) = token::create(&mut session, &wish(Role::Worker, None)).await?;
+        let (client, _) = token::create(&mut session, &wish(Role::Client, Some(1))).await?;
+        let name = &serving.name;
+        greet!("  workers   clusterctl worker join {place} --token {worker}     (any number, for 1 h)");
+        greet!("  people    clusterctl context add {name} {place} --token {client}     (once, for 1 h)");
+        greet!("  this user on this machine is already configured; try: clusterctl");
+    }
+    greet!(
+        "  jobs run on the workers as whoever started them, with no isolation: who may submit owns those accounts"
+    );
+    Ok(())
+}
+
+/// Reads `20G`, `512M`, `1024`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let bad = || format!("\"{text}\" is no size; write 512M or 20G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let shift = match &text[digits.len()..] {
+        "" | "B" => 0,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        "T" | "TiB" => 40,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+/// The log of a private pool's own worker.
+pub(super) fn worker_log(state: &Path) -> PathBuf {
+    state.join("worker.log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(parse_size("20G"), Ok(20 << 30));
+        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("7"), Ok(7));
+        for bad in ["", "G", "1X", "-1", "99999999999T"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Jobs that were left behind: who they are, and the notice when one has ended.
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+
+use super::super::connection::Session;
+use super::super::{context, render};
+use crate::core::id::JobId;
+use crate::core::time::WallTime;
+use crate::core::view::{JobInfo, TaskState};
+use crate::process::clock;
+use crate::wire;
+
+/// Notices that are shown at a time; more are only counted.
+const NOTICES_MAX: usize = 5;
+
+/// The jobs that this REPL has in the background.
+pub(super) struct Background {
+    running: Vec<JobId>,
+    ended: mpsc::UnboundedReceiver<JobInfo>,
+    sender: mpsc::UnboundedSender<JobInfo>,
+}
+
+impl Background {
+    pub(super) fn new() -> Self {
+        let (sender, ended) = mpsc::unbounded_channel();
+        Self { running: Vec::new(), ended, sender }
+    }
+
+    /// Those that run, oldest first.
+    pub(super) fn running(&self) -> &[JobId] {
+        &self.running
+    }
+
+    /// A job goes on without us; a connection of its own tells when it has ended.
+    pub(super) fn add(&mut self, session: &Session, id: JobId) {
+        self.running.push(id);
+        let (mut own, sender) = (session.another(), self.sender.clone());
+        tokio::task::spawn_local(async move {
+            if let Some(info) = end_of(&mut own, id).await {
+                // The REPL may have been left.
+                let _ = sender.send(info);
+            }
+        });
+    }
+
+    /// Waits for the end of some, and says so. Cancel-safe.
+    pub(super) async fn notices(&mut self) -> Vec<String> {
+        let Some(first) = self.ended.recv().await else { return Vec::new() };
+        let mut ended = vec![first];
+        while let Ok(more) = self.ended.try_recv() {
+            ended.push(more);
+        }
+        self.running.retain(|id| ended.iter().all(|info| info.id != *id));
+        let mut notices: Vec<String> = ended.iter().take(NOTICES_MAX).map(notice).collect();
+        if ended.len() > NOTICES_MAX {
+            notices.push(format!("… {} more finished (:jobs)", ended.len() - NOTICES_MAX));
+        }
+        notices
+    }
+
+    /// What a person has to know who leaves now.
+    pub(super) fn farewell(&self) -> Option<String> {
+        let ids: Vec<String> = self.running.iter().map(ToString::to_string).collect();
+        match ids.as_slice() {
+            [] => None,
+            [id] => Some(format!("1 job keeps running: {id}. Follow it with: clusterctl logs -f {id}")),
+            [first, ..] => Some(format!(
+                "{} jobs keep running: {}. Follow one with: clusterctl logs -f {first}",
+                ids.len(),
+                ids.join(", ")
+            )),
+        }
+    }
+}
+
+async fn end_of(session: &mut Session, id: JobId) -> Option<JobInfo> {
+    loop {
+        let pool = session.pool().await.ok()?;
+        let mut request = pool.wait_request();
+        request.get().init_ids(1).set(0, id.0);
+        match request.send().promise.await {
+            Err(error) if error.kind == capnp::ErrorKind::Disconnected => session.disconnect(),
+            Err(_) => return None,
+            Ok(answer) => {
+                let ended = answer.get().ok()?.get_ended().ok()?;
+                if !ended.is_empty() {
+                    return wire::job::read_info(ended.get(0)).ok();
+                }
+            }
+        }
+    }
+}
+
+/// `[7] failed exit 2 in 41.3s on n1 · make -j8 test · :logs 7`
+fn notice(info: &JobInfo) -> String {
+    let end = info.task.as_ref().and_then(|task| task.end.as_ref());
+    let state = info.counts.state().as_str();
+    let how = end.map_or_else(String::new, |end| format!(" {}", render::outcome(&end.outcome)));
+    let run = end.map_or(String::new(), |end| format!(" in {}", render::duration(end.usage.run)));
+    let place = info.task.as_ref().and_then(|task| task.worker.as_deref());
+    let place = place.map_or(String::new(), |worker| format!(" on {worker}"));
+    let counts = match &info.spec.array {
+        None => String::new(),
+        Some(_) => format!(" {}/{} ok", info.counts.of(TaskState::Done), info.counts.total()),
+    };
+    let script = render::script(&info.spec);
+    format!("[{}] {state}{counts}{how}{run}{place} · {script} · :logs {}", info.id, info.id)
+}
+
+/// When this user last left a REPL on a pool, as a file tells.
+pub(super) fn left(pool: &str) -> Option<WallTime> {
+    let text = std::fs::read_to_string(left_path(pool)?).ok()?;
+    text.trim().parse().ok().map(WallTime)
+}
+
+/// Notes that this user leaves now.
+pub(super) fn leave(pool: &str) {
+    use std::os::unix::fs::DirBuilderExt;
+    let Some(path) = left_path(pool) else { return };
+    let directory = path.parent().map(PathBuf::from).unwrap_or_default();
+    // Whoever cannot keep it is not told what has ended meanwhile, and that is all.
+    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    let _ = std::fs::write(path, clock::wall().0.to_string());
+}
+
+fn left_path(pool: &str) -> Option<PathBuf> {
+    Some(context::history_path()?.with_file_name(format!("left-{pool}")))
+}

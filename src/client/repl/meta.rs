@@ -1,0 +1,124 @@
+//! What can be typed behind a colon: the same commands as on the command line, and a few of the REPL's own.
+
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use super::super::commands::{cancel, jobs, logs, run, wait, workers};
+use super::super::error::Failure;
+
+#[derive(Parser, Debug)]
+#[command(name = ":", multicall = true, disable_help_flag = true, disable_help_subcommand = true)]
+struct Meta {
+    #[command(subcommand)]
+    command: MetaCommand,
+}
+
+/// A command behind a colon.
+#[derive(Subcommand, Debug)]
+pub(super) enum MetaCommand {
+    /// This list
+    #[command(alias = "h", alias = "?")]
+    Help,
+    /// List jobs
+    Jobs(jobs::JobsArgs),
+    /// Show a job in full
+    Show(jobs::ShowArgs),
+    /// The output of a job
+    Logs(logs::LogsArgs),
+    /// End jobs
+    Cancel(cancel::CancelArgs),
+    /// Why a job is not running
+    Why(jobs::WhyArgs),
+    /// Who is there
+    Workers(workers::WorkersArgs),
+    /// Wait for jobs
+    Wait(wait::WaitArgs),
+    /// Submit a job again
+    Retry(cancel::RetryArgs),
+    /// Give up unknown attempts
+    Abandon(cancel::AbandonArgs),
+    /// Run with options, as :run --label gpu=a100 nvidia-smi
+    Run(run::RunArgs),
+    /// Let jobs start in a directory of the worker; without one, in a fresh one again
+    Cd {
+        /// The directory
+        directory: Option<PathBuf>,
+    },
+    /// Set a variable for jobs (K=V), unset one (-u K), or list them
+    Env {
+        /// Unset this one
+        #[arg(short)]
+        unset: Option<String>,
+        /// K=V
+        pairs: Vec<String>,
+    },
+    /// Leave; jobs go on
+    #[command(alias = "quit", alias = "exit")]
+    Q,
+}
+
+/// Reads what is behind the colon.
+pub(super) fn parse(text: &str) -> Result<MetaCommand, Failure> {
+    let words = shlex::split(text).ok_or_else(|| Failure::new("usage", "a quote is not closed"))?;
+    let first = words.first().cloned().unwrap_or_default();
+    Meta::try_parse_from(words).map(|meta| meta.command).map_err(|error| failure(&first, &error))
+}
+
+fn failure(first: &str, error: &clap::Error) -> Failure {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    if error.kind() == clap::error::ErrorKind::InvalidSubcommand {
+        let nearest = text(ContextKind::SuggestedSubcommand);
+        let hint = nearest.map_or_else(|| ":help".to_owned(), |name| format!(":{name}"));
+        return Failure::new("usage", format!("there is no :{first}")).hint(hint);
+    }
+    let rendered = error.to_string();
+    let line = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let nearest = text(ContextKind::SuggestedArg);
+    Failure::new("usage", line).hint(nearest.unwrap_or_else(|| ":help".to_owned()))
+}
+
+/// The list of commands.
+pub(super) fn help() -> String {
+    let mut text = "type bash: it runs on a free worker, in a new, empty directory\n".to_owned();
+    for command in Meta::command().get_subcommands() {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        text.push_str(&format!("  :{:<9} {about}\n", command.get_name()));
+    }
+    text.push_str(
+        "a line that ends with & runs in the background; Ctrl-C cancels what runs, Ctrl-D leaves\n\
+         a line that begins with a space is not kept in the history (the pool keeps its script)\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_command_names_the_nearest() {
+        let failure = parse("workrs").unwrap_err();
+
+        assert_eq!(failure.refusal.message, "there is no :workrs");
+        assert_eq!(failure.refusal.hint.as_deref(), Some(":workers"));
+        assert_eq!(parse("xyzzy").unwrap_err().refusal.hint.as_deref(), Some(":help"));
+    }
+
+    #[test]
+    fn the_help_lists_every_command() {
+        let help = help();
+
+        assert!(
+            [":help", ":jobs", ":show", ":logs", ":cancel", ":why", ":workers", ":cd", ":env", ":q"]
+                .iter()
+                .all(|name| help.contains(&format!("  {name} "))),
+            "{help}"
+        );
+    }
+}

@@ -1,0 +1,368 @@
+//! The REPL: type bash, a worker runs it, the output appears, the exit code comes back.
+//!
+//! A line is a job. What a line begins with `:` for is done here, by the same commands as on the command line.
+
+mod background;
+mod meta;
+mod sticky;
+
+use std::io::BufRead;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::background::Background;
+use self::meta::MetaCommand;
+use self::sticky::Sticky;
+use super::commands::{cancel, jobs, list, logs, pool, run, wait, workers};
+use super::connection::{Session, Target};
+use super::editor::{self, Prompts, Typed, Verdict};
+use super::error::Failure;
+use super::selector::Recent;
+use super::watch::{Ended, Style};
+use super::{Manner, render};
+use crate::core::id::JobId;
+use crate::core::job::JobSpec;
+use crate::core::view::{JobFilter, JobInfo};
+use crate::say::{say, tell};
+
+/// A REPL's own state.
+struct Repl {
+    session: Session,
+    manner: Manner,
+    recent: Recent,
+    last_code: u8,
+    background: Background,
+    sticky: Sticky,
+    /// Whether somebody was told that a lone `cd` changes nothing.
+    hinted: bool,
+}
+
+/// Whether to ask for another line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Line,
+    Leave,
+}
+
+/// What happened at the prompt.
+enum Event {
+    Typed(Typed),
+    Ended(Vec<String>),
+    Terminated,
+}
+
+/// Runs the REPL until its person leaves; the exit code of the process.
+///
+/// # Errors
+/// When the pool cannot be reached, or there is no terminal.
+pub async fn run(session: Session, manner: Manner) -> Result<u8, Failure> {
+    let mut repl = Repl::new(session, manner);
+    repl.banner().await?;
+    let prompts = editor::start().map_err(|error| Failure::new("no-terminal", error))?;
+    repl.serve(prompts).await?;
+    background::leave(repl.session.target().name());
+    if let Some(farewell) = repl.background.farewell() {
+        say!("{farewell}");
+    }
+    Ok(0)
+}
+
+/// Runs lines of standard input as a person's, one job each; the last job's exit code.
+///
+/// # Errors
+/// When standard input cannot be read.
+pub async fn run_lines(session: Session, manner: Manner) -> Result<u8, Failure> {
+    let mut repl = Repl::new(session, manner);
+    repl.hinted = true;
+    let mut open = String::new();
+    for line in std::io::stdin().lock().lines() {
+        open.push_str(&line?);
+        if !open.trim_start().starts_with(':') && editor::judge(&open) == Verdict::Incomplete {
+            open.push('\n');
+            continue;
+        }
+        if repl.line(&std::mem::take(&mut open)).await == Next::Leave {
+            return Ok(repl.last_code);
+        }
+    }
+    if !open.is_empty() {
+        repl.line(&open).await;
+    }
+    Ok(repl.last_code)
+}
+
+impl Repl {
+    fn new(session: Session, manner: Manner) -> Self {
+        Self {
+            session,
+            manner,
+            recent: Recent::default(),
+            last_code: 0,
+            background: Background::new(),
+            sticky: Sticky::default(),
+            hinted: false,
+        }
+    }
+
+    async fn banner(&mut self) -> Result<(), Failure> {
+        let status = pool::ask(&mut self.session).await?;
+        if *self.session.target() == Target::Private {
+            render::dim(&private_banner(status.slots));
+            render::dim(
+                "every line runs in a new, empty directory (:cd DIR keeps one) · :help for commands, Ctrl-D to leave",
+            );
+        } else {
+            render::dim(&format!(
+                "clusterctl {} · pool {} · {} workers, {} slots, {} queued · :help for commands, Ctrl-D to leave",
+                env!("CARGO_PKG_VERSION"),
+                status.name,
+                status.workers,
+                status.slots,
+                status.queued
+            ));
+        }
+        if let Some(left) = background::left(self.session.target().name()) {
+            let all = JobFilter { all: true, ..JobFilter::default() };
+            let (jobs, _, _) = list(&mut self.session, &all, 1000).await?;
+            let ended = jobs.iter().filter(|job| job.ended.is_some_and(|ended| ended >= left)).count();
+            match ended {
+                0 => {}
+                1 => render::dim("1 job ended since you left: :jobs"),
+                n => render::dim(&format!("{n} jobs ended since you left: :jobs")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self, mut prompts: Prompts) -> Result<(), Failure> {
+        // Tokio keeps a signal for the life of the process, so what the shell would do is ours to do.
+        let mut terminate = signal(SignalKind::terminate())?;
+        prompts.ask(&self.prompt());
+        loop {
+            let event = tokio::select! {
+                typed = prompts.typed() => Event::Typed(typed),
+                notices = self.background.notices() => Event::Ended(notices),
+                _ = terminate.recv() => Event::Terminated,
+            };
+            match event {
+                Event::Ended(notices) => notices.iter().for_each(|notice| prompts.notice(notice)),
+                Event::Typed(Typed::End) | Event::Terminated => return Ok(()),
+                Event::Typed(Typed::Interrupt) => prompts.ask(&self.prompt()),
+                Event::Typed(Typed::Text(text)) => {
+                    if self.line(&text).await == Next::Leave {
+                        return Ok(());
+                    }
+                    prompts.ask(&self.prompt());
+                }
+            }
+        }
+    }
+
+    fn prompt(&self) -> String {
+        let name = self.session.target().name();
+        let offline = if self.session.is_connected() { "" } else { " !offline" };
+        let running = match self.background.running().len() {
+            0 => String::new(),
+            n => format!(" ({n} running)"),
+        };
+        let code = if self.last_code == 0 { String::new() } else { format!(" [{}]", self.last_code) };
+        format!("{name}{offline}{running}{code}> ")
+    }
+
+    /// Does what a text says.
+    async fn line(&mut self, text: &str) -> Next {
+        let trimmed = text.trim();
+        let result = match (trimmed, meta_words(trimmed)) {
+            ("", _) => return Next::Line,
+            ("clear", _) => {
+                crate::say::result(format_args!("\x1b[H\x1b[2J"));
+                Ok(Next::Line)
+            }
+            (_, Some(words)) => self.meta(words).await,
+            (_, None) => self.bash(text).await.map(|()| Next::Line),
+        };
+        result.unwrap_or_else(|failure| {
+            failure.print(self.manner.format);
+            self.last_code = failure.exit;
+            Next::Line
+        })
+    }
+
+    async fn bash(&mut self, text: &str) -> Result<(), Failure> {
+        if let Verdict::Wrong(words) = editor::judge(text) {
+            say!("{words}");
+            render::dim("  not submitted");
+            self.last_code = 2;
+            return Ok(());
+        }
+        if let Some(script) = background(text) {
+            let spec = self.spec(run::JobArgs::default().spec(script.as_bytes().to_vec(), Vec::new())?);
+            let id = self.submit(&spec).await?;
+            tell!("[{id}] queued");
+            self.background.add(&self.session, id);
+            return Ok(());
+        }
+        let spec = self.spec(run::JobArgs::default().spec(text.as_bytes().to_vec(), Vec::new())?);
+        self.foreground(&spec, Style::Plain).await?;
+        if is_lone_cd(text) && !self.hinted && !self.sticky.has_directory() {
+            self.hinted = true;
+            let id = self.recent.last.unwrap_or_default();
+            render::dim(&format!(
+                "  note: \"cd\" lasted only for job {id}: every line runs in a new directory. :cd DIR keeps it."
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is sticky goes along, and what the last line came to.
+    fn spec(&self, mut spec: JobSpec) -> JobSpec {
+        self.sticky.apply(&mut spec);
+        if let Some(last) = self.recent.last {
+            spec.env.push((b"CLUSTERCTL_LAST_JOB".to_vec(), last.to_string().into_bytes()));
+            spec.env.push((b"CLUSTERCTL_LAST_EXIT".to_vec(), self.last_code.to_string().into_bytes()));
+        }
+        spec
+    }
+
+    async fn submit(&mut self, spec: &JobSpec) -> Result<JobId, Failure> {
+        let id = unless_interrupted(run::submit(&mut self.session, spec)).await?;
+        self.recent = Recent { last: Some(id), before: self.recent.last };
+        Ok(id)
+    }
+
+    async fn foreground(&mut self, spec: &JobSpec, style: Style) -> Result<(), Failure> {
+        let id = self.submit(spec).await?;
+        let mut watch = run::watch(id, spec, style, self.manner);
+        let ended = watch.to_end(&mut self.session).await?;
+        self.last_code = ended.exit_code();
+        match ended {
+            Ended::Done(info, _) => self.footer(&info, watch.ends_inside_a_line()).await?,
+            Ended::StdoutClosed => {}
+            Ended::GivenUp => self.background.add(&self.session, id),
+        }
+        Ok(())
+    }
+
+    /// Every job in the foreground ends with a line that stands back.
+    async fn footer(&mut self, info: &JobInfo, open_line: bool) -> Result<(), Failure> {
+        if open_line {
+            render::dim("⏎");
+        }
+        if !self.manner.speaks() {
+            return Ok(());
+        }
+        if info.spec.array.is_some() {
+            return run::conclude_array(&mut self.session, info).await;
+        }
+        render::dim(&format!("  {}", render::footer(info)));
+        Ok(())
+    }
+
+    /// Does what a command behind a colon says.
+    async fn meta(&mut self, words: &str) -> Result<Next, Failure> {
+        let command = meta::parse(words)?;
+        let (session, recent, manner) = (&mut self.session, self.recent, self.manner);
+        let code = match command {
+            MetaCommand::Help => {
+                crate::say::result(format_args!("{}", meta::help()));
+                0
+            }
+            MetaCommand::Jobs(args) => unless_interrupted(jobs::jobs(session, &args, manner)).await?,
+            MetaCommand::Show(args) => unless_interrupted(jobs::show(session, &args, recent, manner)).await?,
+            MetaCommand::Logs(args) => unless_interrupted(logs::logs(session, &args, recent, manner)).await?,
+            MetaCommand::Cancel(args) => {
+                unless_interrupted(cancel::cancel(session, &args, recent, manner)).await?
+            }
+            MetaCommand::Why(args) => unless_interrupted(jobs::why(session, &args, recent, manner)).await?,
+            MetaCommand::Workers(args) => {
+                unless_interrupted(workers::workers(session, &args, manner)).await?
+            }
+            MetaCommand::Wait(args) => unless_interrupted(wait::wait(session, &args, recent, manner)).await?,
+            MetaCommand::Retry(args) => {
+                unless_interrupted(cancel::retry(session, &args, recent, manner)).await?
+            }
+            MetaCommand::Abandon(args) => {
+                unless_interrupted(cancel::abandon(session, &args, recent, manner)).await?
+            }
+            MetaCommand::Run(args) if args.detach => {
+                let spec = self.spec(args.spec()?);
+                let id = self.submit(&spec).await?;
+                tell!("[{id}] queued");
+                self.background.add(&self.session, id);
+                0
+            }
+            MetaCommand::Run(args) => {
+                let spec = self.spec(args.spec()?);
+                self.foreground(&spec, args.style()).await?;
+                return Ok(Next::Line);
+            }
+            MetaCommand::Cd { directory } => self.sticky.change_directory(directory).map(|()| 0)?,
+            MetaCommand::Env { unset, pairs } => {
+                self.sticky.change_variables(unset.as_deref(), &pairs).map(|()| 0)?
+            }
+            MetaCommand::Q => return Ok(Next::Leave),
+        };
+        self.last_code = code;
+        Ok(Next::Line)
+    }
+}
+
+/// What newcomers must know of the private pool.
+pub fn private_banner(slots: u32) -> String {
+    let slots = if slots == 0 { crate::process::facts::cpus() } else { slots };
+    format!("private pool on this machine: {slots} slots · join others with: clusterctl pool serve")
+}
+
+/// Does something that the pool may keep waiting, until Ctrl-C.
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut interrupt: Signal = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => Err(Failure { exit: 130, ..Failure::new("interrupted", "interrupted") }),
+    }
+}
+
+/// The words of a command behind a colon; some are understood without one. A colon alone is bash's.
+fn meta_words(text: &str) -> Option<&str> {
+    if matches!(text, "help" | "quit" | "exit") {
+        return Some(text);
+    }
+    text.strip_prefix(':').filter(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '?'))
+}
+
+/// A text that ends with a top-level `&`, without that. Only behind such a one does bash refuse a `;`.
+fn background(text: &str) -> Option<&str> {
+    let text = text.trim_end();
+    let script = text.strip_suffix('&')?;
+    let refuses = matches!(editor::judge(&format!("{text};")), Verdict::Wrong(_));
+    (refuses && editor::judge(text) == Verdict::Complete).then_some(script.trim_end())
+}
+
+/// Whether a line does nothing but change its own directory.
+fn is_lone_cd(text: &str) -> bool {
+    let text = text.trim();
+    (text == "cd" || text.starts_with("cd ")) && !text.contains(['\n', ';', '&', '|'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_single_ampersand_at_the_top_means_the_background() {
+        assert_eq!(background("sleep 9 &"), Some("sleep 9"));
+        assert_eq!(background("make -j8 test &  "), Some("make -j8 test"));
+        for line in ["a &&", "echo \\&", "echo 'a &", "a |&", "sleep 9", "# a &"] {
+            assert_eq!(background(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_colon_alone_is_bashs() {
+        assert_eq!(meta_words(":jobs -a"), Some("jobs -a"));
+        assert_eq!(meta_words("exit"), Some("exit"));
+        for bash in [":", ": comment", "exit 7", ":>file"] {
+            assert_eq!(meta_words(bash), None, "{bash}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Lines of many tasks in one stream, each with its task's id in front: `42.7│`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use crate::core::id::JobId;
+use crate::core::output::{Chunk, Stream};
+
+/// Puts a task's id in front of each of its lines.
+#[derive(Debug)]
+pub struct Tagger {
+    job: JobId,
+    /// What has no end of line yet.
+    open: BTreeMap<(u32, Stream), Vec<u8>>,
+}
+
+impl Tagger {
+    /// For the tasks of one job.
+    pub fn new(job: JobId) -> Self {
+        Self { job, open: BTreeMap::new() }
+    }
+
+    /// Writes the lines that a chunk completes.
+    ///
+    /// # Errors
+    /// When nobody reads our output any longer.
+    pub fn write(&mut self, task: u32, chunk: &Chunk) -> std::io::Result<()> {
+        let open = self.open.entry((task, chunk.stream)).or_default();
+        open.extend(&chunk.bytes);
+        let Some(end) = open.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
+        let rest = open.split_off(end + 1);
+        let whole = std::mem::replace(open, rest);
+        print(chunk.stream, &tagged(self.job, task, &whole))
+    }
+
+    /// Writes what has no end of line.
+    ///
+    /// # Errors
+    /// When nobody reads our output any longer.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        for ((task, stream), open) in std::mem::take(&mut self.open) {
+            if !open.is_empty() {
+                print(stream, &tagged(self.job, task, &open))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tagged(job: JobId, task: u32, lines: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(lines.len() * 2);
+    for line in lines.strip_suffix(b"\n").unwrap_or(lines).split(|byte| *byte == b'\n') {
+        text.extend(format!("{job}.{task}│").as_bytes());
+        text.extend(line);
+        text.push(b'\n');
+    }
+    text
+}
+
+fn print(stream: Stream, text: &[u8]) -> std::io::Result<()> {
+    match stream {
+        Stream::Stdout => {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(text)?;
+            stdout.flush()
+        }
+        Stream::Stderr => std::io::stderr().lock().write_all(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_gets_its_tasks_id_also_the_last_one() {
+        let text = tagged(JobId(4), 2, b"a\n\nb");
+
+        assert_eq!(String::from_utf8(text).unwrap(), "4.2│a\n4.2│\n4.2│b\n");
+    }
+}
