@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::log::{self, LogTo};
 use super::serve::{PORT, worker_log};
-use super::{Global, block_on, internal, timing};
+use super::{Global, StateArgs, block_on, internal, timing};
 use crate::client::commands::context;
 use crate::client::error::Failure;
 use crate::core::id::Name;
@@ -22,6 +22,8 @@ use crate::worker::{Ending, JoinError, JoinMode, JoinOptions, PoolAddress, RootJ
 /// `worker join`.
 #[derive(Args, Debug)]
 pub(super) struct JoinArgs {
+    #[command(flatten)]
+    pub(super) place: StateArgs,
     /// The pool, as HOST:PORT
     #[arg(required_unless_present = "local_state")]
     pool: Option<String>,

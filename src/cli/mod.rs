@@ -16,14 +16,13 @@ use self::serve::ServeArgs;
 use crate::client::commands::{
     cancel, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
 };
-use crate::client::connection::{Session, Target};
+use crate::client::connection::Session;
 use crate::client::error::Failure;
 use crate::client::selector::Recent;
-use crate::client::watch::Style;
-use crate::client::{Format, Manner, Verbosity, render, repl};
+use crate::client::{Format, Manner, Verbosity, repl};
 use crate::core::timing::Timing;
 use crate::process::executor::ExecutorOptions;
-use crate::process::{executor, facts, keeper};
+use crate::process::{executor, keeper};
 use crate::store::place::{StateRoot, Surroundings};
 
 /// A cluster that you talk to like a shell.
@@ -51,7 +50,7 @@ struct Global {
     #[arg(long, global = true, env = "CLUSTERCTL_POOL", value_name = "NAME")]
     pool: Option<String>,
     /// Where state lies
-    #[arg(long, global = true, env = "CLUSTERCTL_STATE", value_name = "DIR")]
+    #[arg(long, env = "CLUSTERCTL_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
     /// How results are written
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
@@ -133,9 +132,24 @@ enum PoolCommand {
     )]
     Serve(ServeArgs),
     /// Which pool this is, where its state lies, since when
-    Status,
+    Status(StateArgs),
     /// End the pool; jobs at workers go on
-    Stop,
+    Stop(StateArgs),
+}
+
+/// For commands about processes, which say where state lies behind the verb as well.
+#[derive(Args, Debug, Clone, Default)]
+struct StateArgs {
+    /// Where state lies
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// What is said behind the verb goes over what is said before it.
+    fn over(&self, global: &Global) -> Global {
+        Global { state: self.state.clone().or_else(|| global.state.clone()), ..global.clone() }
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -188,8 +202,10 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
                 .map(|()| 0)
                 .map_err(internal)
         }
-        Some(Command::Pool(PoolCommand::Serve(args))) => serve::serve(&global, &args, manner),
-        Some(Command::Worker(WorkerCommand::Join(args))) => join::join(&global, &args),
+        Some(Command::Pool(PoolCommand::Serve(args))) => {
+            serve::serve(&args.place.over(&global), &args, manner)
+        }
+        Some(Command::Worker(WorkerCommand::Join(args))) => join::join(&args.place.over(&global), &args),
         command => {
             log::start(global.log_format, "warn", LogTo::Stderr);
             block_on(client(global, command, cli.repl, manner))
@@ -199,12 +215,12 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
 
 async fn client(
     mut global: Global,
-    mut command: Option<Command>,
+    command: Option<Command>,
     lines: bool,
     manner: Manner,
 ) -> Result<u8, Failure> {
-    if let Some(Command::Jobs(args)) = &mut command {
-        take_states(&mut global, args);
+    if let Some(Command::Pool(PoolCommand::Status(place) | PoolCommand::Stop(place))) = &command {
+        global = place.over(&global);
     }
     let surroundings = Surroundings::of_process(global.state.clone());
     if let Some(Command::Context(action)) = &command {
@@ -215,64 +231,47 @@ async fn client(
         return context::context(action, &root, manner).await;
     }
     let mut session = Session::new(global.pool.as_deref(), global.state)?;
+    let Some(command) = command else { return bare(session, lines, manner).await };
     let session = &mut session;
     let none = Recent::default();
     match command {
-        None => bare(session, lines, manner).await,
-        Some(Command::Run(args)) => job_result(run::run(session, &args, manner).await),
-        Some(Command::Submit(args)) => {
-            run::run(session, &run::RunArgs { detach: true, ..args }, manner).await
-        }
-        Some(Command::Jobs(args)) => jobs::jobs(session, &args, manner).await,
-        Some(Command::Show(args)) => jobs::show(session, &args, none, manner).await,
-        Some(Command::Why(args)) => jobs::why(session, &args, none, manner).await,
-        Some(Command::Logs(args)) => logs::logs(session, &args, none, manner).await,
-        Some(Command::Wait(args)) => job_result(wait::wait(session, &args, none, manner).await),
-        Some(Command::Cancel(args)) => cancel::cancel(session, &args, none, manner).await,
-        Some(Command::Abandon(args)) => cancel::abandon(session, &args, none, manner).await,
-        Some(Command::Retry(args)) => cancel::retry(session, &args, none, manner).await,
-        Some(Command::Workers(args)) => workers::workers(session, &args, manner).await,
-        Some(Command::Token(action)) => token::token(session, &action, manner).await,
-        Some(Command::Pool(PoolCommand::Status)) => pool_commands::status(session, manner).await,
-        Some(Command::Pool(PoolCommand::Stop)) => pool_commands::stop(session).await,
-        Some(
-            Command::Pool(PoolCommand::Serve(_))
-            | Command::Worker(_)
-            | Command::Context(_)
-            | Command::Executor(_)
-            | Command::Keeper(_),
-        ) => unreachable!("these are no client's"),
-    }
-}
-
-/// `jobs --state failed` means states of jobs; every other `--state` means where state lies.
-fn take_states(global: &mut Global, args: &mut jobs::JobsArgs) {
-    let words = global.state.as_ref().and_then(|state| state.to_str()).and_then(jobs::parse_states);
-    if let Some(states) = words {
-        args.states = states;
-        global.state = std::env::var_os("CLUSTERCTL_STATE").map(PathBuf::from);
+        Command::Run(args) => job_result(run::run(session, &args, manner).await),
+        Command::Submit(args) => run::run(session, &run::RunArgs { detach: true, ..args }, manner).await,
+        Command::Jobs(args) => jobs::jobs(session, &args, manner).await,
+        Command::Show(args) => jobs::show(session, &args, none, manner).await,
+        Command::Why(args) => jobs::why(session, &args, none, manner).await,
+        Command::Logs(args) => logs::logs(session, &args, none, manner).await,
+        Command::Wait(args) => job_result(wait::wait(session, &args, none, manner).await),
+        Command::Cancel(args) => cancel::cancel(session, &args, none, manner).await,
+        Command::Abandon(args) => cancel::abandon(session, &args, none, manner).await,
+        Command::Retry(args) => cancel::retry(session, &args, none, manner).await,
+        Command::Workers(args) => workers::workers(session, &args, manner).await,
+        Command::Token(action) => token::token(session, &action, manner).await,
+        Command::Pool(PoolCommand::Status(_)) => pool_commands::status(session, manner).await,
+        Command::Pool(PoolCommand::Stop(_)) => pool_commands::stop(session, manner).await,
+        Command::Pool(PoolCommand::Serve(_))
+        | Command::Worker(_)
+        | Command::Context(_)
+        | Command::Executor(_)
+        | Command::Keeper(_) => unreachable!("these are no client's"),
     }
 }
 
 /// Without a command: the REPL on a terminal, else standard input as one job.
-async fn bare(session: &mut Session, lines: bool, manner: Manner) -> Result<u8, Failure> {
-    let own = Session::of(session.target().clone(), session.root().clone());
+async fn bare(mut session: Session, lines: bool, manner: Manner) -> Result<u8, Failure> {
     if lines {
-        return repl::run_lines(own, manner).await;
+        return repl::run_lines(session, manner).await;
     }
     if std::io::stdin().is_terminal() {
-        return repl::run(own, manner).await;
+        return repl::run(session, manner).await;
     }
     let mut script = Vec::new();
     std::io::stdin().read_to_end(&mut script)?;
     if script.iter().all(u8::is_ascii_whitespace) {
         return Ok(0);
     }
-    if *session.target() == Target::Private && manner.speaks() && std::io::stderr().is_terminal() {
-        render::dim(&repl::private_banner(facts::cpus()));
-    }
     let spec = run::JobArgs::default().spec(script, Vec::new())?;
-    job_result(run::run_spec(session, &spec, Style::Plain, manner).await)
+    job_result(run::run_spec(&mut session, &spec, run::How::default(), manner).await)
 }
 
 /// Where the exit code is a job's, every failure of ours is 125, but for what was mistyped.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::log::{self, LogTo};
-use super::{Global, block_on, internal, timing};
+use super::{Global, StateArgs, block_on, internal, timing};
 use crate::client::commands::{context, token};
 use crate::client::connection::{Session, Target};
 use crate::client::error::Failure;
@@ -21,7 +21,7 @@ use crate::core::limits;
 use crate::core::refusal::os_words;
 use crate::pool::{Mode, Opened, ServeOptions, Serving};
 use crate::process::{detach, facts, listeners};
-use crate::say::greet;
+use crate::say::{greet, say};
 use crate::schema::pool_capnp::StopReason;
 use crate::store::StoreError;
 use crate::store::place::{self, Endpoint, StateRoot, Surroundings};
@@ -30,6 +30,8 @@ use crate::store::place::{self, Endpoint, StateRoot, Surroundings};
 pub(super) const PORT: u16 = 7700;
 /// A process that leaves a state directory is waited for so long.
 const HANDOVER: Duration = Duration::from_secs(10);
+/// It answers within this time, if it can.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How often to look whether it has left.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The lines for others hold tokens that count so long.
@@ -38,6 +40,8 @@ const READY_TOKENS: Duration = Duration::from_secs(3600);
 /// `pool serve`.
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
+    #[command(flatten)]
+    pub(super) place: StateArgs,
     /// A pool of its own; without a name the private pool is opened to the network
     #[arg(long)]
     name: Option<Name>,
@@ -88,7 +92,11 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
         advertise: args.advertise.clone(),
         state: global.state.clone(),
         output_limit: args.output_limit.unwrap_or(limits::OUTPUT_PER_POOL_BYTES),
-        mode: if args.background { Mode::Background } else { Mode::Foreground },
+        mode: match (args.background, args.repl) {
+            (true, _) => Mode::Background,
+            (false, true) => Mode::Prompting,
+            (false, false) => Mode::Foreground,
+        },
         timing: timing(),
     };
     let opened = match take(&options, &root)? {
@@ -106,8 +114,11 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
         detach::ready().map_err(|error| Failure::new("internal", error))?;
         return opened.serve().map(|()| 0).map_err(internal);
     }
-    if let Some(name) = &args.name {
-        context::remember_local(name, serving.state.clone())?;
+    if let Some(name) = &args.name
+        && let Err(failure) = context::remember_local(name, serving.state.clone())
+    {
+        // It serves nevertheless; whoever wants it says where its state is.
+        say!("warning: {}", failure.refusal.message);
     }
     let served = std::thread::spawn(move || opened.serve());
     block_on(greetings(&root, &serving, args))?;
@@ -130,7 +141,6 @@ fn find_root(global: &Global) -> Result<StateRoot, Failure> {
 fn take(options: &ServeOptions, root: &StateRoot) -> Result<Taken, Failure> {
     let state = private_pool::state_directory(root);
     let deadline = Instant::now() + HANDOVER;
-    let mut asked = false;
     loop {
         let failure = match crate::pool::open(options.clone()) {
             Ok(opened) => return Ok(Taken::Opened(Box::new(opened))),
@@ -143,27 +153,40 @@ fn take(options: &ServeOptions, root: &StateRoot) -> Result<Taken, Failure> {
             Mode::Background if UnixStream::connect(place::socket_path(&state)).is_ok() => {
                 return Ok(Taken::Served);
             }
-            Mode::Foreground if !asked && !ask_to_leave(&state, root)? => return Err(failure),
             Mode::Background => {}
-            Mode::Foreground => asked = true,
+            // A client may have started it again meanwhile, so it is asked each time.
+            Mode::Foreground | Mode::Prompting => {
+                if !ask_to_leave(&state, root)? {
+                    return Err(failure);
+                }
+            }
         }
         std::thread::sleep(LOOK_AGAIN);
     }
 }
 
-/// Asks the private pool's background process to leave; whether there is one.
+/// Asks the private pool's background process to leave; `false` if the state is held by somebody who is not asked.
 fn ask_to_leave(state: &Path, root: &StateRoot) -> Result<bool, Failure> {
     // One that listens on the network was started by a person, who is not to be pushed aside.
-    if Endpoint::read(state).is_none_or(|endpoint| endpoint.listen.is_some()) {
+    if Endpoint::read(state).is_some_and(|endpoint| endpoint.listen.is_some()) {
         return Ok(false);
+    }
+    if UnixStream::connect(place::socket_path(state)).is_err() {
+        // It comes, or goes.
+        return Ok(true);
     }
     let target = Target::Local("local".to_owned(), state.to_owned());
     block_on(async move {
         let mut session = Session::of(target, root.clone());
-        let admin = session.admin().await?;
-        let mut request = admin.stop_request();
-        request.get().set_why(StopReason::Handover);
-        Ok(request.send().promise.await.is_ok())
+        let asking = async {
+            let admin = session.admin().await?;
+            let mut request = admin.stop_request();
+            request.get().set_why(StopReason::Handover);
+            request.send().promise.await.map_err(Failure::from)
+        };
+        // Whatever becomes of it, the lock tells.
+        let _ = tokio::time::timeout(ANSWER_WITHIN, asking).await;
+        Ok(true)
     })
 }
 

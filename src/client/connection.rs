@@ -16,7 +16,7 @@ use crate::net::dial::{self, DialError};
 use crate::net::key::KeyPair;
 use crate::net::tls::Expected;
 use crate::process::clock;
-use crate::schema::pool_capnp::{admin, client_door, pool};
+use crate::schema::pool_capnp::{StopReason, admin, client_door, pool};
 use crate::store::place::{self, StateRoot, Surroundings};
 use crate::wire;
 
@@ -44,6 +44,16 @@ pub struct Session {
     live: Option<Live>,
     /// Whether it was connected before: then a lost connection is waited for.
     known: bool,
+    started: Started,
+}
+
+/// Who started a private pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// Somebody before us.
+    Before,
+    /// This session.
+    ByUs,
 }
 
 struct Live {
@@ -112,12 +122,12 @@ impl Session {
         let root = StateRoot::find(&Surroundings::of_process(state))
             .map_err(|error| Failure::new("no-home", error).hint("clusterctl --state DIR …"))?;
         let target = Target::choose(wanted, &root)?;
-        Ok(Self { target, root, timing: Timing::default(), live: None, known: false })
+        Ok(Self { known: false, ..Self::of(target, root) })
     }
 
     /// A session with a pool that is known to be there: it is waited for when it is away.
     pub fn of(target: Target, root: StateRoot) -> Self {
-        Self { target, root, timing: Timing::default(), live: None, known: true }
+        Self { target, root, timing: Timing::default(), live: None, known: true, started: Started::Before }
     }
 
     /// Another session with the same pool, by a connection of its own.
@@ -171,6 +181,11 @@ impl Session {
         self.live.as_ref().map(|live| live.gone.clone())
     }
 
+    /// Who started the private pool that this is connected to.
+    pub fn started(&self) -> Started {
+        self.started
+    }
+
     /// Lets go of the present connection.
     pub fn disconnect(&mut self) {
         self.live = None;
@@ -205,7 +220,7 @@ impl Session {
         }
     }
 
-    async fn try_connect(&self) -> Result<Live, Failure> {
+    async fn try_connect(&mut self) -> Result<Live, Failure> {
         let connection = match &self.target {
             Target::Private => {
                 let socket = place::socket_path(&private_pool::state_directory(&self.root));
@@ -213,6 +228,7 @@ impl Session {
                     Ok(connection) => connection,
                     Err(_) => {
                         private_pool::start(&self.root)?;
+                        self.started = Started::ByUs;
                         dial::dial_local(&socket).await.map_err(|error| self.failure(error, "its socket"))?
                     }
                 }
@@ -232,7 +248,31 @@ impl Session {
                     .map_err(|error| self.failure(error, &address))?
             }
         };
-        self.hello(connection).await
+        let live = self.hello(connection).await?;
+        if self.target == Target::Private && live.welcome.hello.build != crate::build() {
+            return self.succeed(live).await;
+        }
+        Ok(live)
+    }
+
+    /// A private pool of another build makes room when nobody needs it: the next connection starts one of ours.
+    async fn succeed(&mut self, live: Live) -> Result<Live, Failure> {
+        let Some(admin) = live.admin.clone() else { return Ok(live) };
+        let status = live.pool.status_request().send().promise.await?;
+        let status = wire::status::read(status.get()?.get_status()?)?;
+        if status.queued + status.running + status.unknown > 0 {
+            if !self.known && std::io::stderr().is_terminal() {
+                let build = &live.welcome.hello.build;
+                render::dim(&format!(
+                    "the private pool is of another build, {build}: it has jobs, and goes on"
+                ));
+            }
+            return Ok(live);
+        }
+        let mut request = admin.stop_request();
+        request.get().set_why(StopReason::Handover);
+        request.send().promise.await?;
+        Err(Failure::new("unreachable", "the private pool of another build makes room"))
     }
 
     async fn hello(&self, connection: connection::Connection) -> Result<Live, Failure> {
@@ -250,8 +290,12 @@ impl Session {
         let answer = match tokio::time::timeout(self.timing.handshake, request.send().promise).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) if state.denied() => {
+                let host = match &self.target {
+                    Target::Remote(_, context) => context.address.as_deref().map_or("", host_of),
+                    Target::Private | Target::Local(..) => "the pool's machine",
+                };
                 return Err(Failure::new("auth-unknown-key", "the pool does not know this key")
-                    .hint("on the pool's machine: clusterctl token create --client"));
+                    .hint(format!("on {host}: clusterctl token create --client")));
             }
             Ok(Err(error)) => {
                 return Err(self.failure(DialError::Unreachable { reason: error.to_string() }, "it"));
@@ -275,7 +319,7 @@ impl Session {
         let name = self.target.name();
         match error {
             DialError::Unreachable { reason } => {
-                let host = address.rsplit_once(':').map_or("the pool's machine", |(host, _)| host);
+                let host = host_of(address);
                 let place = if address.contains(':') { format!(" at {address}") } else { String::new() };
                 Failure::new("unreachable", format!("cannot reach pool \"{name}\"{place}: {reason}"))
                     .hint(format!("is it running? on {host}: clusterctl pool status"))
@@ -295,6 +339,11 @@ impl Session {
             error => Failure::new("unreachable", format!("cannot reach pool \"{name}\": {error}")),
         }
     }
+}
+
+/// The machine of an address, as a hint names it.
+pub fn host_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or("the pool's machine", |(host, _)| host)
 }
 
 /// Longer each time, at most 4 s.

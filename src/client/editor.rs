@@ -12,6 +12,8 @@ use rustyline::history::FileHistory;
 use rustyline::{Cmd, Config, Editor, Event, ExternalPrinter, KeyCode, KeyEvent, Modifiers};
 use tokio::sync::mpsc;
 
+use crate::say::say;
+
 /// The prompt of a text that has to go on.
 const CONTINUATION: &str = "…> ";
 /// Lines that are kept.
@@ -32,7 +34,8 @@ pub enum Typed {
 pub struct Prompts {
     prompts: std::sync::mpsc::Sender<String>,
     typed: mpsc::UnboundedReceiver<Typed>,
-    printer: Box<dyn ExternalPrinter + Send>,
+    /// None on a terminal that cannot do more than print.
+    printer: Option<Box<dyn ExternalPrinter + Send>>,
     /// The terminal as it was found.
     cooked: Termios,
 }
@@ -50,8 +53,9 @@ pub enum Verdict {
 
 /// Asks `bash -n`, on its standard input, since an argument has a limit. Without a bash here only a trailing backslash
 /// counts, and the worker's bash says the rest.
-pub fn judge(text: &str) -> Verdict {
-    let continues = text.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1;
+pub fn judge(text: impl AsRef<[u8]>) -> Verdict {
+    let text = text.as_ref();
+    let continues = text.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
     let asked = Command::new("bash")
         .args(["-O", "extglob", "-n"])
         .env("LC_ALL", "C")
@@ -65,7 +69,7 @@ pub fn judge(text: &str) -> Verdict {
     };
     if let Some(mut stdin) = bash.stdin.take() {
         // A bash that has seen enough closes its input.
-        let _ = stdin.write_all(text.as_bytes()).and_then(|()| stdin.write_all(b"\n"));
+        let _ = stdin.write_all(text).and_then(|()| stdin.write_all(b"\n"));
     }
     let Ok(said) = bash.wait_with_output() else { return Verdict::Complete };
     let words = String::from_utf8_lossy(&said.stderr);
@@ -106,7 +110,7 @@ pub fn start() -> anyhow::Result<Prompts> {
         let _ = editor.load_history(path);
     }
     let cooked = tcgetattr(std::io::stdin())?;
-    let printer = editor.create_external_printer()?;
+    let printer = editor.create_external_printer().ok();
     let (prompts, wanted) = std::sync::mpsc::channel::<String>();
     let (sender, typed) = mpsc::unbounded_channel();
     std::thread::Builder::new().name("editor".into()).spawn(move || {
@@ -123,7 +127,8 @@ pub fn start() -> anyhow::Result<Prompts> {
             }
         }
     })?;
-    Ok(Prompts { prompts, typed, printer: Box::new(printer), cooked })
+    let printer = printer.map(|printer| Box::new(printer) as Box<dyn ExternalPrinter + Send>);
+    Ok(Prompts { prompts, typed, printer, cooked })
 }
 
 /// Reads lines until bash would run them.
@@ -136,9 +141,13 @@ fn read(editor: &mut Editor<(), FileHistory>, prompt: &str) -> Typed {
             Err(ReadlineError::Eof) if text.is_empty() => return Typed::End,
             // What was typed so far is dropped as a whole.
             Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Typed::Interrupt,
+            Err(ReadlineError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                say!("what was typed is no UTF-8; pipe it to clusterctl instead");
+                return Typed::Interrupt;
+            }
             Err(_) => return Typed::End,
         }
-        let is_bash = !text.trim().is_empty() && !text.trim_start().starts_with(':');
+        let is_bash = !text.trim().is_empty() && super::repl::meta_words(text.trim()).is_none();
         if !is_bash || judge(&text) != Verdict::Incomplete {
             return Typed::Text(text);
         }
@@ -170,8 +179,11 @@ impl Prompts {
 
     /// Prints a line above the one that is edited.
     pub fn notice(&mut self, text: &str) {
-        // Without a terminal there is nobody to notice.
-        let _ = self.printer.print(format!("{text}\n"));
+        match &mut self.printer {
+            // Without a terminal there is nobody to notice.
+            Some(printer) => drop(printer.print(format!("{text}\n"))),
+            None => say!("{text}"),
+        }
     }
 }
 

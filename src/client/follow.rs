@@ -90,6 +90,12 @@ impl Following {
         Self { job, what, seen: Rc::default(), news, sender, place: None, gone: None, round: 0 }
     }
 
+    /// After a following that ended with what there was, goes on with what comes.
+    pub fn go_on(&mut self) {
+        self.what.until_now = false;
+        self.place = None;
+    }
+
     /// The next thing that happens. Cancel-safe once it is connected.
     ///
     /// # Errors

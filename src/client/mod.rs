@@ -5,9 +5,11 @@
 pub mod commands;
 pub mod connection;
 pub mod context;
+pub mod duration;
 pub mod editor;
 pub mod error;
 pub mod follow;
+pub mod hand;
 pub mod json;
 pub mod private_pool;
 pub mod progress;
@@ -15,6 +17,7 @@ pub mod render;
 pub mod repl;
 pub mod selector;
 pub mod tagger;
+pub mod tail;
 pub mod watch;
 
 /// How results are written.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::core::job::JobSpec;
 use crate::core::outcome::Outcome;
+use crate::core::refusal::Refusal;
 use crate::core::time::WallTime;
 use crate::core::view::{JobInfo, TaskState, WorkerInfo};
 use crate::say::say;
@@ -57,6 +58,12 @@ pub fn plain(bytes: &[u8], characters_max: usize) -> String {
         });
     }
     shown
+}
+
+/// A line as it is, without anything that a terminal would obey.
+pub fn plain_line(bytes: &[u8]) -> String {
+    let harmless = |c: char| if c.is_control() && c != '\t' { '?' } else { c };
+    String::from_utf8_lossy(bytes).chars().map(harmless).collect()
 }
 
 /// A job's name or the beginning of its script.
@@ -149,6 +156,19 @@ pub fn footer(info: &JobInfo) -> String {
     let place = info.task.as_ref().and_then(|task| task.worker.as_deref());
     let place = place.map_or(String::new(), |worker| format!(" · {worker}"));
     format!("{} {} · {}{queued}{place}", info.id, outcome(&end.outcome), duration(end.usage.run))
+}
+
+/// The end of a plain job that nobody knows more of, as an error is told.
+pub fn loss(info: &JobInfo) -> Option<Refusal> {
+    let id = info.id;
+    let Outcome::Lost(reason) = &info.task.as_ref()?.end.as_ref()?.outcome else { return None };
+    let reason = plain(reason.as_bytes(), 400);
+    let attempts = match info.task.as_ref().map_or(0, |task| task.attempt) {
+        0 | 1 => String::new(),
+        n => format!(" after {n} attempts"),
+    };
+    let refusal = Refusal::new("worker-lost", format!("job {id} lost: {reason}{attempts}"));
+    Some(refusal.hint(format!("clusterctl retry {id}     clusterctl workers")))
 }
 
 /// A table without lines, as wide as it must be.

@@ -13,6 +13,17 @@ pub struct Selected {
     pub tasks: Vec<(u32, u32)>,
 }
 
+impl std::fmt::Display for Selected {
+    /// `42`, `42.7`, `42.1-5`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.job)?;
+        for (first, last) in &self.tasks {
+            if first == last { write!(f, ".{first}")? } else { write!(f, ".{first}-{last}")? }
+        }
+        Ok(())
+    }
+}
+
 /// What `last` and `%-` mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recent {

@@ -1,21 +1,24 @@
 //! Staying with a job: its output on ours, its news as sentences, and the keys and signals of whoever stays.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::commands::{cancel, jobs};
 use super::connection::Session;
 use super::error::Failure;
 use super::follow::{FollowWhat, Following, News, write_out};
+use super::hand::{Hand, INTERRUPTS_MAX, Sign};
 use super::progress::Progress;
-use super::tagger::Tagger;
+use super::tagger::{Tagger, Tasks};
 use super::{Format, Manner, json, render};
 use crate::core::id::JobId;
+use crate::core::job::{Array, JobSpec};
 use crate::core::outcome::{Cancel, Outcome};
 use crate::core::output::Chunk;
+use crate::core::refusal::os_words;
 use crate::core::view::{JobInfo, TaskEvent, TaskEventKind, TaskState, Why};
 use crate::say::{STDOUT_CLOSED, say, sentence, tell};
 
@@ -25,8 +28,6 @@ const WAITING_AFTER: Duration = Duration::from_millis(500);
 const WAITING_AGAIN: Duration = Duration::from_millis(2500);
 /// A cancel that a closed standard output asks for is given so long to reach the pool.
 const LAST_CANCEL: Duration = Duration::from_secs(10);
-/// The Ctrl-C that gives the prompt back.
-const INTERRUPTS_MAX: u32 = 3;
 
 /// How a watching ended.
 pub enum Ended {
@@ -58,14 +59,44 @@ pub enum Style {
     Tagged,
 }
 
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    id: JobId,
+    /// Of an array, how many.
+    tasks: Option<u64>,
+    /// How many attempts a task has.
+    attempts: u64,
+}
+
+impl Subject {
+    /// A job of this spec.
+    pub fn of(id: JobId, spec: &JobSpec) -> Self {
+        Self { id, tasks: spec.array.as_ref().map(Array::len), attempts: u64::from(spec.retries) + 1 }
+    }
+
+    /// Which job.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Whether its tasks are told from each other.
+    pub fn tasks(&self) -> Tasks {
+        if self.tasks.is_some() { Tasks::Many } else { Tasks::One }
+    }
+}
+
 /// Staying with a job.
 pub struct Watch {
-    id: JobId,
+    subject: Subject,
     following: Following,
     manner: Manner,
     tagger: Option<Tagger>,
     progress: Option<Progress>,
     waiting: Waiting,
+    /// What was lost and has not started again.
+    lost: BTreeMap<u32, String>,
+    workers: BTreeSet<String>,
     interrupts: u32,
     cancels: JoinSet<Result<(), Failure>>,
     open_line: bool,
@@ -84,22 +115,31 @@ enum Waiting {
 /// What happened, of all that a watching waits for.
 enum Event {
     News(News),
-    Interrupted,
-    Terminated,
+    Hand(Sign),
     StillWaiting,
     Cancelled(Result<(), Failure>),
 }
 
 impl Watch {
-    /// Begins to watch a job of so many tasks (none: a plain one).
-    pub fn new(id: JobId, what: FollowWhat, tasks: Option<u64>, style: Style, manner: Manner) -> Self {
+    /// Begins to watch.
+    pub fn new(subject: Subject, what: FollowWhat, style: Style, manner: Manner) -> Self {
+        let progress = subject.tasks.filter(|_| manner.speaks());
+        let progress = progress.map(|total| Progress::new(subject.id, total));
+        Self { progress, ..Self::without_progress(subject, what, style, manner) }
+    }
+
+    /// Begins to watch a job that somebody else runs.
+    pub fn without_progress(subject: Subject, what: FollowWhat, style: Style, manner: Manner) -> Self {
+        let id = subject.id;
         Self {
-            id,
+            subject,
             following: Following::new(id, what),
             manner,
-            tagger: (style == Style::Tagged).then(|| Tagger::new(id)),
-            progress: tasks.filter(|_| manner.speaks()).map(|total| Progress::new(id, total)),
+            tagger: (style == Style::Tagged).then(|| Tagger::new(id, subject.tasks())),
+            progress: None,
             waiting: Waiting::Untold,
+            lost: BTreeMap::new(),
+            workers: BTreeSet::new(),
             interrupts: 0,
             cancels: JoinSet::new(),
             open_line: false,
@@ -111,15 +151,12 @@ impl Watch {
     ///
     /// # Errors
     /// When the job cannot be followed.
-    pub async fn to_end(&mut self, session: &mut Session) -> Result<Ended, Failure> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+    pub async fn to_end(&mut self, session: &mut Session, hand: &mut Hand) -> Result<Ended, Failure> {
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + WAITING_AFTER, WAITING_AGAIN);
         let ended = loop {
             let event = tokio::select! {
                 biased;
-                _ = interrupt.recv() => Event::Interrupted,
-                _ = terminate.recv() => Event::Terminated,
+                sign = hand.next() => Event::Hand(sign),
                 Some(Ok(done)) = self.cancels.join_next() => Event::Cancelled(done),
                 news = self.following.next(session) => Event::News(news?),
                 _ = look.tick(), if self.tells_of_waiting() => Event::StillWaiting,
@@ -130,12 +167,12 @@ impl Watch {
                         break ended;
                     }
                 }
-                Event::Interrupted => {
+                Event::Hand(Sign::Interrupt) => {
                     if !self.interrupted(session) {
                         break Ended::GivenUp;
                     }
                 }
-                Event::Terminated => self.cancel(session, Cancel::Terminate),
+                Event::Hand(Sign::Terminate) => self.cancel(session, Cancel::Terminate),
                 Event::StillWaiting => self.tell_of_waiting(session).await,
                 Event::Cancelled(done) => done?,
             }
@@ -143,25 +180,35 @@ impl Watch {
         self.clear();
         if matches!(ended, Ended::StdoutClosed) {
             // That nobody reads is no reason to lose the cancel; a pool that is away is.
-            let ids = [self.id];
+            let ids = [self.subject.id];
             let last = cancel::cancel_jobs(session, &ids, Cancel::Interrupt);
             let _ = tokio::time::timeout(LAST_CANCEL, last).await;
         }
         Ok(ended)
     }
 
-    /// Watches to the end without a hand on the job: signals end us alone.
+    /// Watches to the end without a hand on the job: an interrupt ends us alone.
     ///
     /// # Errors
     /// When the job cannot be followed.
     pub async fn look_on(&mut self, session: &mut Session) -> Result<Ended, Failure> {
-        loop {
-            let news = self.following.next(session).await?;
+        let mut hand = Hand::take()?;
+        let ended = loop {
+            let news = tokio::select! {
+                news = self.following.next(session) => news?,
+                _ = hand.next() => break Ended::GivenUp,
+            };
             if let Some(ended) = self.show(news)? {
-                self.clear();
-                return Ok(ended);
+                break ended;
             }
-        }
+        };
+        self.clear();
+        Ok(ended)
+    }
+
+    /// How many workers the job has been at.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
     }
 
     /// Whether the last byte that was shown did not end its line.
@@ -176,16 +223,17 @@ impl Watch {
         match news {
             News::Bytes { task, chunk, .. } => {
                 self.is_alive();
-                if self.write(task, &chunk).is_err() {
-                    return Ok(Some(Ended::StdoutClosed));
+                if let Some(ended) = self.write(task, &chunk)? {
+                    return Ok(Some(ended));
                 }
                 self.open_line = chunk.bytes.last() != Some(&b'\n');
             }
             News::Gone { refused, .. } => Failure::from(refused).print(self.manner.format),
             News::Done(info) => {
                 self.is_alive();
-                if self.tagger.as_mut().is_some_and(|tagger| tagger.flush().is_err()) {
-                    return Ok(Some(Ended::StdoutClosed));
+                let flushed = self.tagger.as_mut().map_or(Ok(()), Tagger::flush);
+                if let Some(ended) = unless_closed(flushed)? {
+                    return Ok(Some(ended));
                 }
                 let code = self.code(&info);
                 return Ok(Some(Ended::Done(info, code)));
@@ -211,22 +259,23 @@ impl Watch {
         None
     }
 
-    fn write(&mut self, task: u32, chunk: &Chunk) -> std::io::Result<()> {
+    fn write(&mut self, task: u32, chunk: &Chunk) -> Result<Option<Ended>, Failure> {
         let tagger = &mut self.tagger;
         let mut write = || match tagger {
             Some(tagger) => tagger.write(task, chunk),
             None => write_out(chunk),
         };
-        match &self.progress {
+        unless_closed(match &self.progress {
             Some(progress) => progress.aside(write),
             None => write(),
-        }
+        })
     }
 
     fn heed(&mut self, event: &TaskEvent) {
         match &event.kind {
             TaskEventKind::Started => {
                 self.is_alive();
+                self.workers.extend(event.worker.clone());
                 if let Some(progress) = &mut self.progress {
                     progress.started();
                 }
@@ -252,10 +301,10 @@ impl Watch {
     }
 
     /// What a person has to know of an event.
-    fn news_of(&self, event: &TaskEvent) -> Option<String> {
-        let id = match self.progress {
-            Some(_) => format!("{}.{}", self.id, event.task),
-            None => self.id.to_string(),
+    fn news_of(&mut self, event: &TaskEvent) -> Option<String> {
+        let id = match self.subject.tasks {
+            Some(_) => format!("{}.{}", self.subject.id, event.task),
+            None => self.subject.id.to_string(),
         };
         let worker = event.worker.as_deref().unwrap_or("its worker");
         match &event.kind {
@@ -268,13 +317,16 @@ impl Watch {
             }
             TaskEventKind::Returned => Some(format!("{id} running again: worker {worker} is back")),
             TaskEventKind::AttemptLost(reason) => {
+                // Told when it has started again, with where.
                 let reason = render::plain(reason.as_bytes(), 200);
-                Some(format!("{id} lost on {worker} ({reason}); it starts again"))
+                self.lost.insert(event.task, format!("{id} lost on {worker} ({reason})"));
+                None
             }
-            TaskEventKind::Queued
-            | TaskEventKind::Started
-            | TaskEventKind::Cancelling(_)
-            | TaskEventKind::Ended(_) => None,
+            TaskEventKind::Started => self.lost.remove(&event.task).map(|lost| {
+                let (attempt, attempts) = (event.attempt, self.subject.attempts);
+                format!("{lost}; started again on {worker} (attempt {attempt} of {attempts})")
+            }),
+            TaskEventKind::Queued | TaskEventKind::Cancelling(_) | TaskEventKind::Ended(_) => None,
         }
     }
 
@@ -293,14 +345,14 @@ impl Watch {
         self.interrupts += 1;
         if self.interrupts == INTERRUPTS_MAX {
             if !self.cancels.is_empty() && self.manner.speaks() {
-                say!("  the pool has not answered: {} may go on", self.id);
+                say!("  the pool has not answered: {} may go on", self.subject.id);
             }
             return false;
         }
         // What has not started is gone at once, and says so by its end.
         let runs = matches!(self.waiting, Waiting::Over);
         if self.interrupts == 1 && runs && self.manner.speaks() && std::io::stderr().is_terminal() {
-            say!("  cancelling {} (Ctrl-C again to kill)", self.id);
+            say!("  cancelling {} (Ctrl-C again to kill)", self.subject.id);
         }
         self.cancel(session, if self.interrupts == 1 { Cancel::Interrupt } else { Cancel::Kill });
         true
@@ -308,7 +360,7 @@ impl Watch {
 
     /// Cancels beside the watching, by a connection of its own: the present one may be what is lost.
     fn cancel(&mut self, session: &Session, how: Cancel) {
-        let (mut own, id) = (session.another(), self.id);
+        let (mut own, id) = (session.another(), self.subject.id);
         self.cancels.spawn_local(async move {
             // One that is over cannot be cancelled any more, and says so by its ending.
             cancel::cancel_jobs(&mut own, &[id], how).await.map(|_| ())
@@ -325,7 +377,8 @@ impl Watch {
     /// After half a second without a sign: why it does not run.
     async fn tell_of_waiting(&mut self, session: &mut Session) {
         // The pool may be away: then there is nothing to tell.
-        let Ok(Ok(why)) = tokio::time::timeout(WAITING_AFTER, jobs::ask_why(session, self.id, 0)).await
+        let Ok(Ok(why)) =
+            tokio::time::timeout(WAITING_AFTER, jobs::ask_why(session, self.subject.id, 0)).await
         else {
             return;
         };
@@ -334,11 +387,11 @@ impl Watch {
         }
         self.take_back();
         if why.fitting == 0 {
-            say!("  {} queued · {}", self.id, unplaceable(&why));
+            say!("  {} queued · {}", self.subject.id, unplaceable(&why));
             say!("    waiting for one to join · Ctrl-C cancels");
             self.waiting = Waiting::Told;
         } else {
-            sentence(format_args!("  {} queued · {}", self.id, why.text));
+            sentence(format_args!("  {} queued · {}", self.subject.id, why.text));
             self.waiting = Waiting::Transient;
         }
     }
@@ -360,6 +413,18 @@ impl Watch {
         if let Some(progress) = &self.progress {
             progress.clear();
         }
+    }
+}
+
+/// A reader that has gone ends a watching; anything else that goes wrong with our own output is an error.
+///
+/// # Errors
+/// When our output cannot be written, although somebody reads it.
+pub fn unless_closed(written: std::io::Result<()>) -> Result<Option<Ended>, Failure> {
+    match written {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Some(Ended::StdoutClosed)),
+        Err(error) => Err(Failure::new("io", format!("cannot write output: {}", os_words(&error)))),
     }
 }
 

@@ -15,6 +15,16 @@ pub enum Role {
     Client,
 }
 
+impl Role {
+    /// The word that people read.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Worker => "worker",
+            Role::Client => "client",
+        }
+    }
+}
+
 /// A token that somebody wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenWish {

@@ -1,4 +1,4 @@
-//! What a client holds of a pool: the door, the pool, and, for the pool's own user, the admin.
+//! What a client holds of a pool: the door, and the pool.
 //!
 //! Each method reads its message, asks the core or the history, and writes the answer. Who asks is in the object, never
 //! in the message.
@@ -10,17 +10,15 @@ use capnp::capability::FromClientHook;
 
 use super::job_service::JobService;
 use super::shard::Presence;
-use super::shared::{Local, Shared, Stop};
-use super::worker_service::Registrar;
-use crate::core::id::{ConnectionId, JobId, JobNonce, Name, RequestId, TokenId};
+use super::shared::{Local, Shared};
+use crate::core::id::{ConnectionId, JobId, JobNonce, RequestId};
 use crate::core::job::JobSpec;
 use crate::core::limits;
-use crate::core::pool::{CancelError, NameChoice, Pool, Submit, SubmitError, Viewer};
+use crate::core::pool::{CancelError, Pool, Submit, SubmitError, Viewer};
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobInfo, PoolStatus, TaskState};
 use crate::net::gate::GateState;
-use crate::net::token::{Token, secret_hash};
-use crate::schema::pool_capnp::{StopReason, admin, client_door, job, pool};
+use crate::schema::pool_capnp::{admin, client_door, job, pool};
 use crate::schema::types_capnp;
 use crate::store::JobQuery;
 use crate::wire::{self, WireError};
@@ -97,15 +95,15 @@ pub(super) fn welcome(shared: &Shared, you: &str, owner: &str, to: types_capnp::
 /// The pool, for one owner.
 #[derive(Clone)]
 pub(super) struct PoolService {
-    local: Local,
-    viewer: Viewer,
-    connection: ConnectionId,
-    gate: GateState,
-    presence: Presence,
+    pub(super) local: Local,
+    pub(super) viewer: Viewer,
+    pub(super) connection: ConnectionId,
+    pub(super) gate: GateState,
+    pub(super) presence: Presence,
 }
 
 impl PoolService {
-    fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         &self.local.shared
     }
 
@@ -378,125 +376,6 @@ impl PoolService {
         let mut info = Pool::info_of_ended(&ended);
         super::job_service::add_task(&self.local, &mut info)?;
         Ok(info)
-    }
-}
-
-impl admin::Server for PoolService {
-    async fn create_token(
-        self: Rc<Self>,
-        params: admin::CreateTokenParams,
-        mut results: admin::CreateTokenResults,
-    ) -> Result<(), capnp::Error> {
-        let wish = wire::token::read_wish(params.get()?.get_wish()?)?;
-        let role = wish.role;
-        let secret = Token::new_secret().map_err(|error| capnp::Error::failed(error.to_string()))?;
-        let hash = secret_hash(&secret);
-        let made = self
-            .shared()
-            .pool
-            .update(move |pool, now| {
-                let id = pool.create_token(now, wish, hash)?;
-                Ok::<_, crate::core::pool::TokenError>(
-                    pool.tokens(now).into_iter().find(|token| token.id == id),
-                )
-            })
-            .await?;
-        match made {
-            Ok(Some(info)) => {
-                let token = Token::new(role, &self.shared().info.fingerprint, info.id, secret);
-                results.get().set_token(token.to_string());
-                wire::token::write_info(&info, results.get().init_info());
-            }
-            Ok(None) => return Err(capnp::Error::failed("the token that was just made is gone".to_owned())),
-            Err(error) => {
-                wire::refusal::write(&Refusal::new("token-refused", error), results.get().init_refused());
-            }
-        }
-        Ok(())
-    }
-
-    async fn tokens(
-        self: Rc<Self>,
-        _params: admin::TokensParams,
-        mut results: admin::TokensResults,
-    ) -> Result<(), capnp::Error> {
-        let tokens = self.shared().pool.update(|pool, now| pool.tokens(now)).await?;
-        let mut list = results.get().init_tokens(wire::text::count(&tokens));
-        for (n, token) in (0..).zip(&tokens) {
-            wire::token::write_info(token, list.reborrow().get(n));
-        }
-        Ok(())
-    }
-
-    async fn revoke_token(
-        self: Rc<Self>,
-        params: admin::RevokeTokenParams,
-        mut results: admin::RevokeTokenResults,
-    ) -> Result<(), capnp::Error> {
-        let id = TokenId(params.get()?.get_id());
-        let revoked = self.shared().pool.update(move |pool, now| pool.revoke_token(now, id)).await?;
-        if revoked.is_err() {
-            let refused =
-                Refusal::new("no-such-token", format!("no token {id}")).hint("clusterctl token list");
-            wire::refusal::write(&refused, results.get().init_refused());
-        }
-        Ok(())
-    }
-
-    async fn local_worker(
-        self: Rc<Self>,
-        params: admin::LocalWorkerParams,
-        mut results: admin::LocalWorkerResults,
-    ) -> Result<(), capnp::Error> {
-        let params = params.get()?;
-        let name = wire::text::read(params.get_name(), "a name", limits::NAME_BYTES_MAX)?;
-        let name = Name::parse(&name).map_err(WireError::from)?;
-        let choice = if params.get_given() { NameChoice::Given } else { NameChoice::Default };
-        let known = self.shared().pool.update(move |pool, now| pool.local_worker(now, &name, choice)).await?;
-        match known {
-            Ok((worker, _)) => {
-                self.presence.release();
-                let registrar =
-                    Registrar::new(self.local.clone(), worker, self.connection, self.gate.clone());
-                results.get().set_registrar(capnp_rpc::new_client(registrar));
-            }
-            Err(error) => {
-                wire::refusal::write(&Refusal::new("name-taken", error), results.get().init_refused())
-            }
-        }
-        Ok(())
-    }
-
-    async fn remove_worker(
-        self: Rc<Self>,
-        params: admin::RemoveWorkerParams,
-        mut results: admin::RemoveWorkerResults,
-    ) -> Result<(), capnp::Error> {
-        let name = wire::text::read(params.get()?.get_name(), "a name", limits::NAME_BYTES_MAX)?;
-        let text = format!("no worker \"{name}\"");
-        match self.shared().pool.update(move |pool, now| pool.remove_worker(now, &name)).await? {
-            Ok(lost) => results.get().set_lost(lost),
-            Err(_) => {
-                let refused = Refusal::new("no-such-worker", text).hint("clusterctl workers");
-                wire::refusal::write(&refused, results.get().init_refused());
-            }
-        }
-        Ok(())
-    }
-
-    async fn stop(
-        self: Rc<Self>,
-        params: admin::StopParams,
-        mut results: admin::StopResults,
-    ) -> Result<(), capnp::Error> {
-        let reason = params.get()?.get_why()?;
-        let load = self.shared().pool.update(|pool, _| pool.load()).await?;
-        results.get().set_running(load.running + load.unknown);
-        results.get().set_queued(load.queued);
-        match reason {
-            StopReason::Asked | StopReason::Handover => self.shared().stop(Stop::Asked),
-        }
-        Ok(())
     }
 }
 

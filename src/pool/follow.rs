@@ -209,7 +209,7 @@ impl Follower {
         let mut after = left.first().and_then(|first| first.checked_sub(1));
         while !left.is_empty() {
             let job = self.job;
-            let rows = self.local.history(|history| history.tasks(job, after, limits::PAGE_MAX))?;
+            let rows = self.local.history(|history| history.tasks(job, (after, limits::PAGE_MAX), None))?;
             let Some(last) = rows.last() else { break };
             after = Some(last.task.index);
             for row in rows {

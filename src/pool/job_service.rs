@@ -162,7 +162,7 @@ pub(super) fn add_task(local: &Local, info: &mut JobInfo) -> Result<(), capnp::E
 
 /// An ended task that had an attempt.
 pub(super) fn ended_task(local: &Local, job: JobId, index: u32) -> Result<Option<TaskInfo>, capnp::Error> {
-    let rows = local.history(|history| history.tasks(job, index.checked_sub(1), 1))?;
+    let rows = local.history(|history| history.tasks(job, (index.checked_sub(1), 1), None))?;
     let row = rows.into_iter().find(|row| row.task.index == index);
     Ok(row
         .map(|row| wire::record::decode_task(&row.body))
@@ -218,9 +218,10 @@ impl job::Server for JobService {
         let wanted =
             if params.get_any_state() { None } else { Some(wire::task::read_state(params.get_state()?)) };
         let (viewer, id) = (self.viewer.clone(), self.id);
+        let page = (after, limit + 1);
         let live =
-            self.shared().pool.update(move |pool, _| pool.live_tasks(&viewer, id, after, limit + 1)).await?;
-        let ended = self.local.history(|history| history.tasks(id, after, limit + 1))?;
+            self.shared().pool.update(move |pool, _| pool.live_tasks(&viewer, id, page, wanted)).await?;
+        let ended = self.local.history(|history| history.tasks(id, page, wanted))?;
         let mut tasks = live.unwrap_or_default();
         for row in ended {
             tasks.push(info_of_ended_task(&wire::record::decode_task(&row.body)?));
@@ -229,7 +230,6 @@ impl job::Server for JobService {
         tasks.dedup_by_key(|task| task.index);
         let more = tasks.len() > limit;
         tasks.truncate(limit);
-        tasks.retain(|task| wanted.is_none_or(|state| task.state == state));
         results.get().set_more(more);
         let mut list = results.get().init_tasks(wire::text::count(&tasks));
         for (n, task) in (0..).zip(&tasks) {

@@ -2,6 +2,7 @@
 //!
 //! Decisions are in `core::pool`; here is only who may ask, when time passes, and how what was decided is carried out.
 
+mod admin_service;
 mod client_service;
 mod driver;
 mod enrol_service;
@@ -153,7 +154,7 @@ impl Opened {
         Builder::new_current_thread().enable_all().build()?.block_on(async move {
             tokio::select! {
                 _ = waiter.stopping() => {}
-                () = signalled() => waiter.stop(Stop::Asked),
+                () = signalled(options.mode) => waiter.stop(Stop::Asked),
                 () = nobody_needs_it(&waiter, idle_after) => waiter.stop(Stop::Idle),
             }
         });
@@ -276,8 +277,8 @@ fn thread(
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn signalled() {
+/// Waits for SIGTERM, or for SIGINT where that is meant for the pool.
+async fn signalled(mode: Mode) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -286,7 +287,7 @@ async fn signalled() {
     };
     tokio::select! {
         _ = term.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = interrupt.recv(), if mode != Mode::Prompting => {}
     }
 }
 

@@ -29,6 +29,8 @@ pub struct ServeOptions {
 pub enum Mode {
     /// A person, who sees its lines and ends it.
     Foreground,
+    /// The same, who types into it as well: Ctrl-C is for what runs, not for the pool.
+    Prompting,
     /// A client that needs a private pool: it detaches itself, brings a worker, and ends when nobody needs it.
     Background,
 }

@@ -4,10 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::StoreError;
+
+const TRIES: u32 = 5;
+const TRY_AGAIN: Duration = Duration::from_millis(2);
 
 /// Held as long as a process may write to a state directory.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ impl StateLock {
         let path = directory.join("lock");
         let file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match lock(file) {
             Ok(mut file) => {
                 file.set_len(0)?;
                 file.rewind()?;
@@ -43,10 +47,28 @@ impl StateLock {
         }
     }
 
+    /// Whether a process holds a directory.
+    pub fn is_held(directory: &Path) -> bool {
+        let Ok(file) = File::open(directory.join("lock")) else { return false };
+        matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::errno::Errno::EWOULDBLOCK)))
+    }
+
     /// The directory that is held.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+}
+
+/// Takes an exclusive lock. Somebody who only looks has it for a moment, so it is tried more than once.
+fn lock(mut file: File) -> Result<Flock<File>, (File, nix::errno::Errno)> {
+    for _ in 0..TRIES {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) => file,
+            other => return other,
+        };
+        std::thread::sleep(TRY_AGAIN);
+    }
+    Err((file, nix::errno::Errno::EWOULDBLOCK))
 }
 
 #[cfg(test)]
@@ -61,7 +83,9 @@ mod tests {
         let second = StateLock::acquire(first.directory());
 
         assert!(matches!(second, Err(StoreError::Held { pid, .. }) if pid == std::process::id()));
+        assert!(StateLock::is_held(first.directory()));
         drop(first);
+        assert!(!StateLock::is_held(&directory.path().join("lab")));
         assert!(StateLock::acquire(&directory.path().join("lab")).is_ok());
     }
 }

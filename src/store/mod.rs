@@ -110,8 +110,13 @@ pub trait History: Send {
     /// Ended jobs, newest first, at most `limit`, and how many more there are.
     fn jobs(&mut self, query: &JobQuery, limit: usize) -> Result<(Vec<JobRow>, u64), StoreError>;
 
-    /// Ended tasks of a job after an index, in order, at most `limit`.
-    fn tasks(&mut self, job: JobId, after: Option<u32>, limit: usize) -> Result<Vec<TaskRow>, StoreError>;
+    /// Ended tasks of a job in order, in this state if one is given: after an index, at most so many.
+    fn tasks(
+        &mut self,
+        job: JobId,
+        page: (Option<u32>, usize),
+        state: Option<TaskState>,
+    ) -> Result<Vec<TaskRow>, StoreError>;
 
     /// The ended job that a request made.
     fn by_request(&mut self, owner: &str, request: RequestId) -> Result<Option<JobRow>, StoreError>;

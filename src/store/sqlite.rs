@@ -212,13 +212,19 @@ impl History for SqliteHistory {
         Ok((rows, older))
     }
 
-    fn tasks(&mut self, job: JobId, after: Option<u32>, limit: usize) -> Result<Vec<TaskRow>, StoreError> {
-        let sql =
-            "SELECT job, task, state, body FROM task WHERE job = ?1 AND task > ?2 ORDER BY task LIMIT ?3";
+    fn tasks(
+        &mut self,
+        job: JobId,
+        (after, limit): (Option<u32>, usize),
+        state: Option<TaskState>,
+    ) -> Result<Vec<TaskRow>, StoreError> {
+        let sql = "SELECT job, task, state, body FROM task WHERE job = ?1 AND task > ?2 AND (?4 IS NULL OR state = ?4) \
+             ORDER BY task LIMIT ?3";
         let mut statement = self.connection.prepare_cached(sql)?;
         let after = after.map_or(-1, i64::from);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = statement.query_map(params![job.0.cast_signed(), after, limit], task_of)?;
+        let state = state.map(TaskState::as_str);
+        let rows = statement.query_map(params![job.0.cast_signed(), after, limit, state], task_of)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -434,7 +440,7 @@ mod tests {
         assert_eq!(ids(query, 9), (vec![9, 8], 0));
         assert_eq!(history.by_request("ann", RequestId([4; 16])).unwrap().unwrap().id, JobId(4));
         assert_eq!(history.by_request("bob", RequestId([4; 16])).unwrap(), None);
-        let tasks = history.tasks(JobId(3), Some(2), 2).unwrap();
+        let tasks = history.tasks(JobId(3), (Some(2), 2), None).unwrap();
         assert_eq!(tasks.iter().map(|row| row.task.index).collect::<Vec<_>>(), [4, 6]);
     }
 }

@@ -17,7 +17,9 @@ use nix::fcntl::{Flock, FlockArg};
 pub use self::driver::Ending;
 pub use self::options::{JoinMode, JoinOptions, PoolAddress, RootJobs};
 
+use crate::core::access::Role;
 use crate::core::id::{Fingerprint, Name};
+use crate::core::limits::NAME_BYTES_MAX;
 use crate::core::membership::SubmitterTrust;
 use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
@@ -26,6 +28,9 @@ use crate::net::enrol::{self, EnrolError};
 use crate::net::key::KeyPair;
 use crate::process::facts;
 use crate::store::place::{StateRoot, Surroundings};
+
+/// Room for `-2` and the like behind a name.
+const SUFFIX_BYTES: usize = 8;
 
 /// Why a worker cannot join, for good.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +133,13 @@ async fn network_identity(
             return Ok((Identity { key: Some(key), pool: Some(pool), name, choice }, home));
         }
     }
+    if let Some(token) = options.token.as_ref().filter(|token| token.role != Role::Worker) {
+        let refused = Refusal::new(
+            "auth-token-wrong-role",
+            format!("this token is for a {}; a worker needs one made with --worker", token.role.as_str()),
+        );
+        return Err(JoinError::Refused(refused.hint("clusterctl token create --worker")));
+    }
     let Some(token) = &options.token else {
         let refused =
             Refusal::new("no-token", format!("this worker is not known to the pool at {address} yet"))
@@ -145,8 +157,9 @@ async fn network_identity(
             Ok(enrolled) => break enrolled,
             Err(EnrolError::Refused(why, text)) => {
                 let refused = Refusal::new(why.code(), text).fact("pool", address);
+                let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
                 return Err(JoinError::Refused(
-                    refused.hint("on the pool's machine: clusterctl token create --worker"),
+                    refused.hint(format!("on {host}: clusterctl token create --worker")),
                 ));
             }
             Err(EnrolError::Dial(DialError::OtherKey { presented })) => {
@@ -180,7 +193,11 @@ fn take_home(
         None => (Name::from_any(&facts::hostname()), NameChoice::Default),
     };
     for n in 1_u32.. {
-        let name = if n == 1 { wished.clone() } else { Name::from_any(&format!("{wished}-{n}")) };
+        let stem = wished.as_str();
+        let name = match n {
+            1 => wished.clone(),
+            n => Name::from_any(&format!("{}-{n}", &stem[..stem.len().min(NAME_BYTES_MAX - SUFFIX_BYTES)])),
+        };
         let directory = root.worker(pool, name.as_str());
         match lock(&directory)? {
             Ok(lock) => return Ok((name, choice, Home { directory, _lock: lock })),

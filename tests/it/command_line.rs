@@ -123,8 +123,27 @@ fn the_end_of_a_job_is_told_as_json_with_stable_names() {
     assert_eq!(
         names,
         [
-            "v", "id", "owner", "name", "state", "outcome", "exit", "signal", "worker", "attempt", "queued_s", "run_s",
-            "cpu_s", "peak_memory_bytes", "submitted", "started", "ended", "where", "priority", "array", "tasks",
+            "v",
+            "id",
+            "owner",
+            "name",
+            "state",
+            "outcome",
+            "exit",
+            "signal",
+            "worker",
+            "attempt",
+            "queued_s",
+            "run_s",
+            "cpu_s",
+            "peak_memory_bytes",
+            "submitted",
+            "started",
+            "ended",
+            "where",
+            "priority",
+            "array",
+            "tasks",
             "script"
         ]
     );

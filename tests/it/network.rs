@@ -214,7 +214,7 @@ fn a_spent_token_lets_nobody_else_in() {
     assert_eq!(refused.code, 5);
     let address = &cluster.address;
     let expected = format!(
-        "error: this token has been used\n  pool: {address}\n  code: auth-token-spent\n  hint: on the pool's machine: clusterctl token create --client\n"
+        "error: this token has been used\n  pool: {address}\n  code: auth-token-spent\n  hint: on 127.0.0.1: clusterctl token create --client\n"
     );
     assert_eq!(refused.stderr, expected);
 }

@@ -4,16 +4,15 @@ use std::io::{BufRead, IsTerminal};
 
 use clap::Args;
 
+use super::super::Manner;
 use super::super::connection::{Session, request_id};
 use super::super::error::Failure;
 use super::super::selector::{Recent, Selected};
-use super::super::{Format, Manner};
-use super::{job_handle, list, select};
+use super::{job_handle, list, select, tell_done, tell_id};
 use crate::core::id::JobId;
 use crate::core::outcome::Cancel;
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobFilter, TaskState};
-use crate::say::tell;
 use crate::wire;
 
 /// `cancel`.
@@ -55,7 +54,7 @@ pub struct RetryArgs {
     pub id: Option<String>,
 }
 
-/// Cancels whole jobs; what came of each.
+/// Cancels whole jobs; what came of each. A connection that is lost is made again: a cancel may be repeated.
 ///
 /// # Errors
 /// When the pool cannot be asked.
@@ -64,20 +63,29 @@ pub async fn cancel_jobs(
     ids: &[JobId],
     how: Cancel,
 ) -> Result<Vec<(JobId, Option<Refusal>)>, Failure> {
-    let pool = session.pool().await?;
-    let mut request = pool.cancel_request();
-    request.get().set_how(wire::outcome::write_cancel(how));
-    let mut list = request.get().init_ids(wire::text::count(ids));
-    for (n, id) in (0..).zip(ids) {
-        list.set(n, id.0);
+    loop {
+        let pool = session.pool().await?;
+        let mut request = pool.cancel_request();
+        request.get().set_how(wire::outcome::write_cancel(how));
+        let mut list = request.get().init_ids(wire::text::count(ids));
+        for (n, id) in (0..).zip(ids) {
+            list.set(n, id.0);
+        }
+        let answer = match request.send().promise.await {
+            Err(error) if error.kind == capnp::ErrorKind::Disconnected => {
+                session.disconnect();
+                continue;
+            }
+            other => other?,
+        };
+        let mut results = Vec::new();
+        for result in answer.get()?.get_results()? {
+            let refused =
+                result.has_refused().then(|| wire::refusal::read(result.get_refused()?)).transpose()?;
+            results.push((JobId(result.get_job()), refused));
+        }
+        return Ok(results);
     }
-    let answer = request.send().promise.await?;
-    let mut results = Vec::new();
-    for result in answer.get()?.get_results()? {
-        let refused = result.has_refused().then(|| wire::refusal::read(result.get_refused()?)).transpose()?;
-        results.push((JobId(result.get_job()), refused));
-    }
-    Ok(results)
 }
 
 /// Cancels what was named.
@@ -90,20 +98,20 @@ pub async fn cancel(
     recent: Recent,
     manner: Manner,
 ) -> Result<u8, Failure> {
-    let selected = if args.all || args.name.is_some() {
+    let by_property = args.all || args.name.is_some();
+    let selected = if by_property {
         let live = [TaskState::Queued, TaskState::Starting, TaskState::Running, TaskState::Unknown];
         let filter = JobFilter { all: true, states: live.to_vec(), name: args.name.clone(), since: None };
-        let (jobs, _, _) = list(session, &filter, 1000).await?;
+        let (jobs, _) = list(session, &filter, u32::MAX).await?;
         jobs.iter().map(|job| Selected { job: job.id, tasks: Vec::new() }).collect()
     } else {
         select(session, &args.ids, recent).await?
     };
-    if selected.len() > 1 && !args.yes && (args.all || args.name.is_some()) && !confirm(selected.len())? {
+    if by_property && selected.len() > 1 && !args.yes && !confirm(selected.len())? {
         return Ok(1);
     }
     let how = if args.kill { Cancel::Kill } else { Cancel::Terminate };
-    let mut done = Vec::new();
-    let mut failed = None;
+    let (mut done, mut failed) = (Vec::new(), None);
     for one in &selected {
         let refused = if one.tasks.is_empty() {
             cancel_jobs(session, &[one.job], how).await?.pop().and_then(|(_, refused)| refused)
@@ -111,12 +119,13 @@ pub async fn cancel(
             cancel_tasks(session, one, how).await?
         };
         match refused {
-            None => done.push(one.job.to_string()),
+            None => done.push(one.to_string()),
             Some(refused) => failed = Some(refused),
         }
     }
-    if !done.is_empty() && manner.speaks() {
-        tell!("cancelled {}", done.join(", "));
+    if !done.is_empty() {
+        let document = serde_json::json!({ "v": 1, "cancelled": done });
+        tell_done(manner, &format!("cancelled {}", done.join(", ")), &done.join("\n"), document);
     }
     failed.map_or(Ok(0), |refused| Err(refused.into()))
 }
@@ -156,6 +165,7 @@ pub async fn abandon(
     recent: Recent,
     manner: Manner,
 ) -> Result<u8, Failure> {
+    let mut done = Vec::new();
     for one in select(session, &args.ids, recent).await? {
         let handle = job_handle(session, one.job).await?;
         let mut request = handle.abandon_request();
@@ -165,10 +175,10 @@ pub async fn abandon(
         if answer.has_refused() {
             return Err(wire::refusal::read(answer.get_refused()?)?.into());
         }
-        if manner.speaks() {
-            tell!("abandoned {}", one.job);
-        }
+        done.push(one.to_string());
     }
+    let document = serde_json::json!({ "v": 1, "abandoned": done });
+    tell_done(manner, &format!("abandoned {}", done.join(", ")), &done.join("\n"), document);
     Ok(0)
 }
 
@@ -184,23 +194,17 @@ pub async fn retry(
 ) -> Result<u8, Failure> {
     let only_failed = args.failed_of.is_some();
     let word = args.failed_of.clone().or_else(|| args.id.clone()).unwrap_or_default();
-    let request_id = request_id()?;
     for one in select(session, &[word], recent).await? {
         let handle = job_handle(session, one.job).await?;
         let mut request = handle.retry_request();
-        request.get().set_request(&request_id);
+        request.get().set_request(&request_id()?);
         request.get().set_only_failed(only_failed);
         let answer = request.send().promise.await?;
         let answer = answer.get()?;
         if answer.has_refused() {
             return Err(wire::refusal::read(answer.get_refused()?)?.into());
         }
-        match manner.format {
-            Format::Human => tell!("{}", answer.get_job()),
-            Format::Json | Format::Ndjson => {
-                tell!("{}", serde_json::json!({"v": 1, "id": answer.get_job()}))
-            }
-        }
+        tell_id(JobId(answer.get_job()), manner);
     }
     Ok(0)
 }

@@ -4,20 +4,25 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::super::connection::host_of;
 use super::super::context::{Config, Context};
 use super::super::error::Failure;
 use super::super::{Format, Manner, render};
+use super::tell_done;
 use crate::core::access::Role;
 use crate::core::id::Name;
 use crate::core::pool::NameChoice;
 use crate::core::timing::Timing;
 use crate::net::dial::DialError;
-use crate::net::enrol::{EnrolError, enrol};
+use crate::net::enrol::{EnrolError, Enrolled, enrol};
 use crate::net::key::KeyPair;
 use crate::net::token::Token;
 use crate::process::facts;
 use crate::say::tell;
 use crate::store::place::StateRoot;
+
+/// The private pool, where a context is named.
+const LOCAL: &str = "local";
 
 /// What can be done with contexts.
 #[derive(Subcommand, Clone, Debug)]
@@ -51,11 +56,16 @@ pub enum ContextAction {
 pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -> Result<u8, Failure> {
     match action {
         ContextAction::Add { name, address, token, wished } => {
-            add(root, name, address, &read_token(token)?, wished.as_ref()).await?;
+            let enrolled = add(root, name, address, &read_token(token)?, wished.as_ref()).await?;
+            let Enrolled { pool, name: known_as, owner, .. } = enrolled;
+            let sentence =
+                format!("pool \"{pool}\" knows this user as {known_as} (owner {owner}); now using {name}");
+            let document = serde_json::json!({ "v": 1, "pool": pool, "name": known_as, "owner": owner });
+            tell_done(manner, &sentence, name.as_str(), document);
         }
         ContextAction::Use { name } => {
             let mut config = Config::load()?;
-            if name == "local" {
+            if name == LOCAL {
                 config.current = None;
             } else if config.contexts.contains_key(name) {
                 config.current = Some(name.clone());
@@ -64,7 +74,12 @@ pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -
                     .hint("clusterctl context list"));
             }
             config.save()?;
-            tell!("now using {name}");
+            tell_done(
+                manner,
+                &format!("now using {name}"),
+                name,
+                serde_json::json!({ "v": 1, "using": name }),
+            );
         }
         ContextAction::List => list(&Config::load()?, manner),
     }
@@ -91,7 +106,13 @@ async fn add(
     address: &str,
     token: &Token,
     wished: Option<&Name>,
-) -> Result<(), Failure> {
+) -> Result<Enrolled, Failure> {
+    if name.as_str() == LOCAL {
+        return Err(Failure::new(
+            "usage",
+            "\"local\" is the private pool on this machine; choose another name",
+        ));
+    }
     if token.role != Role::Client {
         return Err(Failure::new(
             "auth-token-wrong-role",
@@ -115,20 +136,14 @@ async fn add(
     config.contexts.insert(name.as_str().to_owned(), context);
     config.current = Some(name.as_str().to_owned());
     config.save()?;
-    tell!(
-        "pool \"{}\" knows this user as {} (owner {}); now using {name}",
-        enrolled.pool,
-        enrolled.name,
-        enrolled.owner
-    );
-    Ok(())
+    Ok(enrolled)
 }
 
 fn failure(error: EnrolError, address: &str, token: &Token) -> Failure {
     match error {
         EnrolError::Refused(why, text) => Failure::new(why.code(), text)
             .fact("pool", address)
-            .hint("on the pool's machine: clusterctl token create --client"),
+            .hint(format!("on {}: clusterctl token create --client", host_of(address))),
         EnrolError::Dial(DialError::OtherKey { presented }) => {
             Failure::new("key-mismatch", format!("{address} is not the pool this token is for"))
                 .fact("expected", format!("sha256:{}…", data_encoding::HEXLOWER.encode(&token.pool)))
@@ -141,9 +156,12 @@ fn failure(error: EnrolError, address: &str, token: &Token) -> Failure {
 /// Remembers a pool of this user on this machine; it becomes the current one if there was none.
 ///
 /// # Errors
-/// When the configuration cannot be written.
+/// When the configuration cannot be written, or a pool elsewhere is known by that name.
 pub fn remember_local(name: &Name, state: PathBuf) -> Result<(), Failure> {
     let mut config = Config::load()?;
+    if config.contexts.get(name.as_str()).is_some_and(|known| known.address.is_some()) {
+        return Err(Failure::new("config", format!("another pool is known here as \"{name}\"")));
+    }
     let context = Context { address: None, key: None, state: Some(state) };
     let known = config.contexts.insert(name.as_str().to_owned(), context.clone());
     let first = config.current.is_none();
@@ -155,7 +173,7 @@ pub fn remember_local(name: &Name, state: PathBuf) -> Result<(), Failure> {
 
 fn list(config: &Config, manner: Manner) {
     let rows: Vec<(String, String, bool)> = std::iter::once((
-        "local".to_owned(),
+        LOCAL.to_owned(),
         "the private pool on this machine".to_owned(),
         config.current.is_none(),
     ))

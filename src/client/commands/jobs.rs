@@ -6,15 +6,19 @@ use clap::Args;
 
 use super::super::connection::Session;
 use super::super::error::Failure;
-use super::super::selector::Recent;
-use super::super::{Format, Manner, Verbosity, json, render};
+use super::super::selector::{Recent, Selected};
+use super::super::{Format, Manner, Verbosity, duration, json, render};
 use super::{job_handle, job_info, list, select};
 use crate::core::id::JobId;
+use crate::core::job::JobSpec;
 use crate::core::time::WallTime;
-use crate::core::view::{JobFilter, JobInfo, TaskState, TermCount, Why};
+use crate::core::view::{JobFilter, JobInfo, TaskInfo, TaskState, TermCount, Why};
 use crate::process::clock;
 use crate::say::{say, tell};
 use crate::wire;
+
+/// Jobs that are listed unless somebody says how many.
+const JOBS_SHOWN: u32 = 100;
 
 /// `jobs`.
 #[derive(Args, Clone, Debug, Default)]
@@ -22,18 +26,18 @@ pub struct JobsArgs {
     /// Every job, not only live ones and those of the last hour
     #[arg(short, long)]
     pub all: bool,
-    /// Only jobs in these states; `--state failed` says the same
-    #[arg(skip)]
+    /// Only jobs in these states, as failed or queued,running
+    #[arg(long = "state", value_name = "STATES", value_delimiter = ',', value_parser = parse_state)]
     pub states: Vec<TaskState>,
     /// Only jobs of this name
     #[arg(long)]
     pub name: Option<String>,
     /// Only jobs submitted within this time, as 1h
-    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub since: Option<Duration>,
-    /// At most so many
-    #[arg(short = 'n', long, default_value_t = 100)]
-    pub limit: u32,
+    /// At most so many; 100 if not given, and with --all any number
+    #[arg(short = 'n', long)]
+    pub limit: Option<u32>,
 }
 
 /// `show`.
@@ -52,15 +56,11 @@ pub struct WhyArgs {
     pub id: String,
 }
 
-/// States as they are typed, with commas between them; none if one of the words is no state.
-pub fn parse_states(text: &str) -> Option<Vec<TaskState>> {
-    text.split(',').map(|word| TaskState::ALL.into_iter().find(|state| state.as_str() == word)).collect()
-}
-
-fn parse_since(text: &str) -> Result<Duration, String> {
-    let signed: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("\"{text}\" is no time; write 1h or 90m"))?;
-    Duration::try_from(signed).map_err(|_| "a time cannot be negative".to_owned())
+fn parse_state(word: &str) -> Result<TaskState, String> {
+    let known = TaskState::ALL.into_iter().find(|state| state.as_str() == word);
+    known
+        .ok_or_else(|| TaskState::ALL.map(TaskState::as_str).join(", "))
+        .map_err(|all| format!("one of {all}"))
 }
 
 /// Lists jobs.
@@ -72,7 +72,8 @@ pub async fn jobs(session: &mut Session, args: &JobsArgs, manner: Manner) -> Res
     let since =
         args.since.map(|since| WallTime(now.0 - i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     let filter = JobFilter { all: args.all, states: args.states.clone(), name: args.name.clone(), since };
-    let (jobs, older, _) = list(session, &filter, args.limit).await?;
+    let limit = args.limit.unwrap_or(if args.all { u32::MAX } else { JOBS_SHOWN });
+    let (jobs, older) = list(session, &filter, limit).await?;
     match (manner.format, manner.verbosity) {
         (Format::Human, Verbosity::Quiet) => jobs.iter().rev().for_each(|job| tell!("{}", job.id)),
         (Format::Human, Verbosity::Normal) => {
@@ -94,7 +95,7 @@ pub async fn jobs(session: &mut Session, args: &JobsArgs, manner: Manner) -> Res
     Ok(0)
 }
 
-/// Shows jobs in full.
+/// Shows jobs or tasks in full.
 ///
 /// # Errors
 /// When there is no such job.
@@ -104,17 +105,72 @@ pub async fn show(
     recent: Recent,
     manner: Manner,
 ) -> Result<u8, Failure> {
+    let mut documents = Vec::new();
     for selected in select(session, &args.ids, recent).await? {
-        let info = job_info(session, selected.job).await?;
-        match manner.format {
-            Format::Json | Format::Ndjson => tell!("{}", json::job(&info)),
-            Format::Human => show_one(session, &info).await?,
+        let mut info = job_info(session, selected.job).await?;
+        info.spec = std::sync::Arc::new(job_spec(session, selected.job).await?);
+        match (manner.format, selected.tasks.is_empty()) {
+            (Format::Human, true) => show_job(session, &info).await?,
+            (Format::Human, false) => {
+                for task in tasks_of(session, &selected).await? {
+                    show_task(info.id, &task);
+                }
+            }
+            (Format::Json | Format::Ndjson, true) => documents.push(json::job(&info)),
+            (Format::Json | Format::Ndjson, false) => {
+                let tasks = tasks_of(session, &selected).await?;
+                documents.extend(tasks.iter().map(|task| json::task(info.id, task)));
+            }
         }
+    }
+    match (manner.format, documents.as_slice()) {
+        (Format::Human, _) => {}
+        (Format::Json, [document]) => tell!("{document}"),
+        (Format::Json, _) => tell!("{}", serde_json::Value::from(documents)),
+        (Format::Ndjson, documents) => documents.iter().for_each(|document| tell!("{document}")),
     }
     Ok(0)
 }
 
-async fn show_one(session: &mut Session, info: &JobInfo) -> Result<(), Failure> {
+async fn job_spec(session: &mut Session, id: JobId) -> Result<JobSpec, Failure> {
+    let handle = job_handle(session, id).await?;
+    let answer = handle.spec_request().send().promise.await?;
+    Ok(wire::job::read(answer.get()?.get_spec()?)?)
+}
+
+/// The tasks that were named.
+async fn tasks_of(session: &mut Session, selected: &Selected) -> Result<Vec<TaskInfo>, Failure> {
+    let handle = job_handle(session, selected.job).await?;
+    let mut tasks = Vec::new();
+    for &(first, last) in &selected.tasks {
+        let mut after = first.checked_sub(1);
+        loop {
+            let mut request = handle.tasks_request();
+            request.get().set_from_start(after.is_none());
+            request.get().set_after(after.unwrap_or(0));
+            request.get().set_limit((last - after.unwrap_or(0)).clamp(1, 1000));
+            request.get().set_any_state(true);
+            let answer = request.send().promise.await?;
+            let page = answer.get()?.get_tasks()?;
+            for task in page {
+                tasks.push(wire::task::read_info(task)?);
+            }
+            after = tasks.last().map(|task: &TaskInfo| task.index);
+            let done =
+                page.is_empty() || !answer.get()?.get_more() || after.is_some_and(|after| after >= last);
+            if done {
+                break;
+            }
+        }
+        tasks.retain(|task| selected.tasks.iter().any(|(first, last)| (first..=last).contains(&&task.index)));
+    }
+    if tasks.is_empty() {
+        return Err(Failure::new("no-such-job", format!("job {} has no such task", selected.job)));
+    }
+    Ok(tasks)
+}
+
+async fn show_job(session: &mut Session, info: &JobInfo) -> Result<(), Failure> {
     let state = info.counts.state();
     let name = info.spec.name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
     tell!("job {}{name}: {}", info.id, state.as_str());
@@ -126,6 +182,12 @@ async fn show_one(session: &mut Session, info: &JobInfo) -> Result<(), Failure> 
     if !info.spec.constraint.is_any() {
         tell!("  where      {}", info.spec.constraint);
     }
+    if let Some(timeout) = info.spec.timeout {
+        tell!("  timeout    {}", render::duration(timeout));
+    }
+    if info.spec.retries > 0 {
+        tell!("  retries    {}", info.spec.retries);
+    }
     if let Some(array) = &info.spec.array {
         let counts = TaskState::ALL.iter().filter(|&&state| info.counts.of(state) > 0);
         let counts: Vec<String> =
@@ -133,29 +195,45 @@ async fn show_one(session: &mut Session, info: &JobInfo) -> Result<(), Failure> 
         tell!("  array      {array}: {}", counts.join(", "));
     }
     if let Some(task) = &info.task {
-        let worker = task.worker.as_deref().unwrap_or("-");
-        tell!("  attempt    {} on {worker}", task.attempt);
-        if let Some(end) = &task.end {
-            let cpu = end.usage.cpu_user + end.usage.cpu_system;
-            tell!("  ended      {}", render::outcome(&end.outcome));
-            tell!(
-                "  used       {} run, {} cpu, {:.1} MiB peak",
-                render::duration(end.usage.run),
-                render::duration(cpu),
-                end.usage.peak_memory_bytes as f64 / f64::from(1 << 20)
-            );
-            tell!(
-                "  output     {} bytes stdout, {} bytes stderr",
-                end.totals.stdout_bytes,
-                end.totals.stderr_bytes
-            );
+        if info.spec.array.is_some() {
+            tell!("  failed     {}.{}", info.id, task.index);
         }
+        show_attempt(task);
     }
     if matches!(state, TaskState::Queued | TaskState::Unknown) {
-        tell!("  waiting    {}", ask_why(session, info.id, 0).await?.text);
+        let task = first_waiting(session, info.id).await?;
+        tell!("  waiting    {}", ask_why(session, info.id, task).await?.text);
     }
-    tell!("  script     {}", render::plain(&info.spec.script, 400));
+    let script = String::from_utf8_lossy(&info.spec.script);
+    for (n, line) in script.lines().enumerate() {
+        let head = if n == 0 { "script" } else { "" };
+        tell!("  {head:<10} {}", render::plain_line(line.as_bytes()));
+    }
     Ok(())
+}
+
+fn show_task(job: JobId, task: &TaskInfo) {
+    tell!("task {job}.{}: {}", task.index, task.state.as_str());
+    if let Some(started) = task.started {
+        tell!("  started    {}", render::rfc3339(started));
+    }
+    show_attempt(task);
+}
+
+fn show_attempt(task: &TaskInfo) {
+    if task.attempt > 0 {
+        tell!("  attempt    {} on {}", task.attempt, task.worker.as_deref().unwrap_or("-"));
+    }
+    let Some(end) = &task.end else { return };
+    let (usage, totals) = (&end.usage, &end.totals);
+    tell!("  ended      {}", render::outcome(&end.outcome));
+    let (run, cpu) = (render::duration(usage.run), render::duration(usage.cpu_user + usage.cpu_system));
+    let peak = usage.peak_memory_bytes as f64 / f64::from(1 << 20);
+    tell!("  used       {run} run, {cpu} cpu, {peak:.1} MiB peak");
+    tell!("  output     {} bytes stdout, {} bytes stderr", totals.stdout_bytes, totals.stderr_bytes);
+    if totals.dropped_bytes > 0 {
+        tell!("  dropped    {} bytes beyond what is kept of an attempt", totals.dropped_bytes);
+    }
 }
 
 /// Says why a task is not running.
@@ -190,7 +268,7 @@ pub async fn why(
     Ok(0)
 }
 
-/// Of an array, the first task that waits.
+/// The first task that waits; of an array that may be any.
 async fn first_waiting(session: &mut Session, id: JobId) -> Result<u32, Failure> {
     let handle = job_handle(session, id).await?;
     let mut request = handle.tasks_request();

@@ -1,7 +1,5 @@
 //! `logs`: the output of a job, live or ended.
 
-use std::io::Write;
-
 use clap::Args;
 
 use super::super::connection::Session;
@@ -9,12 +7,12 @@ use super::super::error::Failure;
 use super::super::follow::{FollowWhat, Following, News, write_out};
 use super::super::selector::Recent;
 use super::super::tagger::Tagger;
-use super::super::watch::{Style, Watch};
+use super::super::tail::Tail;
+use super::super::watch::{Ended, Style, Subject, Watch, unless_closed};
 use super::super::{Format, Manner, render};
 use super::{job_info, select};
 use crate::core::id::JobId;
 use crate::core::output::{Chunk, Stream};
-use crate::say::STDOUT_CLOSED;
 
 /// `logs`.
 #[derive(Args, Clone, Debug, Default)]
@@ -28,10 +26,10 @@ pub struct LogsArgs {
     /// Only standard error
     #[arg(long)]
     pub stderr: bool,
-    /// Only the last lines
+    /// Only the last lines, and with -f what comes after them
     #[arg(long, value_name = "LINES")]
     pub tail: Option<usize>,
-    /// Lines of all tasks, with their id in front
+    /// Lines with the id of their job or task in front
     #[arg(long)]
     pub tag: bool,
     /// Only tasks that failed
@@ -45,10 +43,24 @@ pub struct LogsArgs {
     pub id: String,
 }
 
+impl LogsArgs {
+    /// Whether something is left out.
+    fn picks(&self) -> bool {
+        self.tail.is_some() || self.stdout || self.stderr
+    }
+
+    fn wants(&self, stream: Stream) -> bool {
+        match stream {
+            Stream::Stdout => !self.stderr,
+            Stream::Stderr => !self.stdout,
+        }
+    }
+}
+
 /// Prints output.
 ///
 /// # Errors
-/// When there is no such job, or its output is no longer kept.
+/// When there is no such job.
 pub async fn logs(
     session: &mut Session,
     args: &LogsArgs,
@@ -61,76 +73,83 @@ pub async fn logs(
         if args.failed && tasks.is_empty() {
             continue;
         }
-        let what = FollowWhat {
-            tasks,
-            live: info.spec.array.is_none() || args.tag,
-            attempt: args.attempt,
-            until_now: !args.follow,
-        };
-        let all = args.tail.is_none() && !args.stdout && !args.stderr;
-        let code = if all && (args.follow || manner.format == Format::Ndjson) {
-            let style = if args.tag { Style::Tagged } else { Style::Plain };
-            let ended = Watch::new(selected.job, what, None, style, manner).look_on(session).await?;
-            if args.follow { ended.exit_code() } else { 0 }
+        let live = info.spec.array.is_none() || args.tag;
+        let what = FollowWhat { tasks, live, attempt: args.attempt, until_now: !args.follow };
+        let style = if args.tag { Style::Tagged } else { Style::Plain };
+        let subject = Subject::of(selected.job, &info.spec);
+        let ended = if args.picks() && manner.format != Format::Ndjson {
+            pick(session, subject, what, args).await?
         } else {
-            print(session, selected.job, what, args).await?
+            Watch::without_progress(subject, what, style, manner).look_on(session).await?
         };
-        if code != 0 {
-            return Ok(code);
+        match ended {
+            Ended::Done(..) => {}
+            Ended::StdoutClosed | Ended::GivenUp => return Ok(ended.exit_code()),
         }
     }
     Ok(0)
 }
 
-async fn print(session: &mut Session, job: JobId, what: FollowWhat, args: &LogsArgs) -> Result<u8, Failure> {
-    let mut following = Following::new(job, what);
-    let mut tagger = Tagger::new(job);
-    let mut kept: Vec<(u32, Chunk)> = Vec::new();
-    let mut gone = None;
+/// Prints one of the streams, or the last lines and then what comes.
+async fn pick(
+    session: &mut Session,
+    subject: Subject,
+    what: FollowWhat,
+    args: &LogsArgs,
+) -> Result<Ended, Failure> {
+    let mut printer = Printer { tagger: args.tag.then(|| Tagger::new(subject.id(), subject.tasks())) };
+    let mut following =
+        Following::new(subject.id(), FollowWhat { until_now: what.until_now || args.tail.is_some(), ..what });
+    let mut tail = args.tail.map(Tail::new);
     loop {
-        match following.next(session).await? {
-            News::Bytes { task, chunk, .. } => {
-                let wanted = match chunk.stream {
-                    Stream::Stdout => !args.stderr,
-                    Stream::Stderr => !args.stdout,
-                };
-                if !wanted {
-                    continue;
-                }
-                let written = if args.tail.is_some() {
-                    kept.push((task, chunk));
+        let written = match following.next(session).await? {
+            News::Bytes { chunk, .. } if !args.wants(chunk.stream) => Ok(()),
+            News::Bytes { task, chunk, .. } => match &mut tail {
+                None => printer.write(task, &chunk),
+                Some(tail) => {
+                    tail.push(task, chunk);
                     Ok(())
-                } else if args.tag {
-                    tagger.write(task, &chunk)
-                } else {
-                    write_out(&chunk)
-                };
-                if written.is_err() {
-                    return Ok(STDOUT_CLOSED);
                 }
+            },
+            News::Gone { refused, .. } => {
+                Failure::from(refused).print(Format::Human);
+                Ok(())
             }
-            News::Gone { refused, .. } => gone = Some(refused),
-            News::Event(_) => {}
-            News::Done(_) => break,
+            News::Event(_) => Ok(()),
+            News::Done(info) => {
+                let last = tail.take().map_or_else(Vec::new, Tail::finish);
+                let written = last.iter().try_for_each(|(task, chunk)| printer.write(*task, chunk));
+                if let Some(ended) = unless_closed(written.and_then(|()| printer.flush()))? {
+                    return Ok(ended);
+                }
+                if info.ended.is_some() || !args.follow {
+                    return Ok(Ended::Done(info, 0));
+                }
+                following.go_on();
+                Ok(())
+            }
+        };
+        if let Some(ended) = unless_closed(written)? {
+            return Ok(ended);
         }
     }
-    if let Some(lines) = args.tail {
-        let bytes: Vec<u8> = kept.iter().flat_map(|(_, chunk)| chunk.bytes.iter().copied()).collect();
-        std::io::stdout().write_all(last_lines(&bytes, lines))?;
-    }
-    if tagger.flush().is_err() {
-        return Ok(STDOUT_CLOSED);
-    }
-    gone.map_or(Ok(0), |refused| Err(refused.into()))
 }
 
-/// The last lines of a text.
-fn last_lines(bytes: &[u8], lines: usize) -> &[u8] {
-    let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let mut ends = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
-    match lines.checked_sub(1) {
-        None => &[],
-        Some(before) => ends.nth(before).map_or(bytes, |at| &bytes[at + 1..]),
+/// Where bytes go.
+struct Printer {
+    tagger: Option<Tagger>,
+}
+
+impl Printer {
+    fn write(&mut self, task: u32, chunk: &Chunk) -> std::io::Result<()> {
+        match &mut self.tagger {
+            Some(tagger) => tagger.write(task, chunk),
+            None => write_out(chunk),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.tagger.as_mut().map_or(Ok(()), Tagger::flush)
     }
 }
 
@@ -143,31 +162,15 @@ pub(super) async fn tail_of_stderr(
 ) -> Result<Vec<String>, Failure> {
     let what = FollowWhat { tasks: vec![(task, task)], until_now: true, ..FollowWhat::default() };
     let mut following = Following::new(job, what);
-    let mut bytes = Vec::new();
+    let mut tail = Tail::new(lines);
     loop {
         match following.next(session).await? {
-            News::Bytes { chunk, .. } if chunk.stream == Stream::Stderr => bytes.extend(chunk.bytes),
+            News::Bytes { task, chunk, .. } if chunk.stream == Stream::Stderr => tail.push(task, chunk),
             News::Done(_) => break,
             News::Bytes { .. } | News::Gone { .. } | News::Event(_) => {}
         }
     }
-    let tail = last_lines(&bytes, lines);
-    Ok(tail
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| render::plain(line, 400))
-        .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_lines_are_whole_lines() {
-        assert_eq!(last_lines(b"a\nb\nc\n", 2), b"b\nc\n");
-        assert_eq!(last_lines(b"a\nb\nc", 1), b"c");
-        assert_eq!(last_lines(b"a\n", 9), b"a\n");
-        assert_eq!(last_lines(b"a\n", 0), b"");
-    }
+    let bytes: Vec<u8> = tail.finish().into_iter().flat_map(|(_, chunk)| chunk.bytes).collect();
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.map(|line| render::plain(line, 400)).collect())
 }

@@ -13,8 +13,10 @@ pub mod workers;
 use super::connection::Session;
 use super::error::Failure;
 use super::selector::{Recent, Selected, parse};
+use super::{Format, Manner, Verbosity};
 use crate::core::id::JobId;
 use crate::core::view::{JobFilter, JobInfo};
+use crate::say::tell;
 use crate::schema::pool_capnp::job;
 use crate::wire;
 
@@ -43,7 +45,7 @@ pub(super) async fn list(
     session: &mut Session,
     filter: &JobFilter,
     limit: u32,
-) -> Result<(Vec<JobInfo>, u64, JobId), Failure> {
+) -> Result<(Vec<JobInfo>, u64), Failure> {
     let pool = session.pool().await?;
     let (mut jobs, mut before) = (Vec::new(), 0);
     loop {
@@ -59,10 +61,28 @@ pub(super) async fn list(
         }
         let enough = page.is_empty() || jobs.len() >= limit as usize || answer.get_older() == 0;
         if enough {
-            return Ok((jobs, answer.get_older(), JobId(answer.get_newest())));
+            return Ok((jobs, answer.get_older()));
         }
         before = jobs.last().map_or(0, |job| job.id.0);
     }
+}
+
+/// Tells what a command has done: a sentence for people, what it was about when quiet, a document for scripts.
+pub(super) fn tell_done(manner: Manner, sentence: &str, about: &str, mut document: serde_json::Value) {
+    match (manner.format, manner.verbosity) {
+        (Format::Human, Verbosity::Normal) => tell!("{sentence}"),
+        (Format::Human, Verbosity::Quiet) => tell!("{about}"),
+        (Format::Json | Format::Ndjson, _) => {
+            document["v"] = 1.into();
+            tell!("{document}");
+        }
+    }
+}
+
+/// Tells the id of a job that was submitted.
+pub(super) fn tell_id(id: JobId, manner: Manner) {
+    let text = id.to_string();
+    tell_done(manner, &text, &text, serde_json::json!({ "v": 1, "id": id.0 }));
 }
 
 /// Reads ids as people type them, `last` being the newest that there is.
@@ -75,7 +95,7 @@ pub(super) async fn select(
         words.iter().any(|word| word.contains("last") || word.contains("%%") || word.contains("%-"));
     let mut recent = known;
     if recent.last.is_none() && needs_newest {
-        let (jobs, _, _) = list(session, &JobFilter { all: true, ..JobFilter::default() }, 2).await?;
+        let (jobs, _) = list(session, &JobFilter { all: true, ..JobFilter::default() }, 2).await?;
         recent = Recent { last: jobs.first().map(|job| job.id), before: jobs.get(1).map(|job| job.id) };
     }
     let mut selected = Vec::new();

@@ -1,15 +1,23 @@
 //! `pool status` and `pool stop`.
 
+use std::time::Duration;
+
 use super::super::connection::{Session, Target};
 use super::super::error::Failure;
 use super::super::{Format, Manner, private_pool, render};
+use super::tell_done;
 use crate::core::view::PoolStatus;
 use crate::net::dial;
 use crate::process::clock;
 use crate::say::tell;
 use crate::schema::pool_capnp::StopReason;
+use crate::store::lock::StateLock;
 use crate::store::place;
 use crate::wire;
+
+/// A pool that was asked to end has done so by then.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Which pool this is, where its state lies, since when.
 ///
@@ -48,22 +56,37 @@ pub async fn ask(session: &mut Session) -> Result<PoolStatus, Failure> {
 ///
 /// # Errors
 /// When it does not run.
-pub async fn stop(session: &mut Session) -> Result<u8, Failure> {
+pub async fn stop(session: &mut Session, manner: Manner) -> Result<u8, Failure> {
     running(session).await?;
     let admin = session.admin().await?;
     let mut request = admin.stop_request();
     request.get().set_why(StopReason::Asked);
     let answer = request.send().promise.await?;
     let (running, queued) = (answer.get()?.get_running(), answer.get()?.get_queued());
-    if let Some(mut gone) = session.gone() {
-        // It says goodbye within 5 s; we wait for that, so that the next command finds it gone.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), gone.wait_for(|gone| *gone)).await;
-    }
-    tell!("pool \"{}\" stopped", session.target().name());
+    wait_until_gone(session).await;
+    let name = session.target().name();
+    let mut sentence = format!("pool \"{name}\" stopped");
     if running + queued > 0 {
-        tell!("  {running} running go on at their workers, {queued} queued wait for the pool to come back");
+        sentence += &format!(
+            "\n  {running} running go on at their workers, {queued} queued wait for the pool to come back"
+        );
     }
+    let document = serde_json::json!({ "v": 1, "stopped": name, "running": running, "queued": queued });
+    tell_done(manner, &sentence, name, document);
     Ok(0)
+}
+
+/// It says goodbye within 5 s, and lets go of its state; we wait for that, so that the next command finds it gone.
+async fn wait_until_gone(session: &Session) {
+    let state = match session.target() {
+        Target::Private => private_pool::state_directory(session.root()),
+        Target::Local(_, state) => state.clone(),
+        Target::Remote(..) => return,
+    };
+    let deadline = tokio::time::Instant::now() + GONE_WITHIN;
+    while StateLock::is_held(&state) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Neither question starts a private pool that is not running.

@@ -8,21 +8,26 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::super::connection::{Session, request_id};
+use super::super::connection::{Session, Started, request_id};
 use super::super::error::Failure;
 use super::super::follow::FollowWhat;
-use super::super::watch::{Ended, Style, Watch};
-use super::super::{Format, Manner, json, render};
+use super::super::hand::Hand;
+use super::super::repl::private_banner;
+use super::super::watch::{Ended, Style, Subject, Watch};
+use super::super::{Format, Manner, duration, json, render};
 use crate::core::id::{JobId, Name};
 use crate::core::job::{Array, BadSpec, JobSpec};
 use crate::core::label::{Constraint, parse_label};
+use crate::core::outcome::Cancel;
 use crate::core::refusal::os_words;
 use crate::core::view::{JobInfo, TaskState};
-use crate::say::{say, tell};
+use crate::say::say;
 use crate::wire;
 
 /// Failed tasks that are named when an array has ended.
 const FAILURES_NAMED: usize = 5;
+/// As many failures as an exit code counts: as GNU parallel does it.
+const FAILURES_COUNTED: u64 = 101;
 /// Lines of the first failure's standard error that are shown then.
 const FAILURE_LINES: usize = 10;
 
@@ -51,17 +56,55 @@ pub struct JobArgs {
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
     /// End the job if it runs longer, as 90s or 10m
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
     /// Allow so many more attempts when one is lost
     #[arg(long, default_value_t = 0)]
     pub retries: u32,
     /// Give up an unknown attempt after this time instead of a day
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub lost_after: Option<Duration>,
     /// Run one task for each index, as 1-1000 or 1-1000%8
     #[arg(long, value_name = "RANGES")]
     pub array: Option<String>,
+}
+
+/// What the exit code of an array tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ArrayExit {
+    /// 1 if any task failed
+    #[default]
+    Any,
+    /// The exit code of the first task that failed
+    First,
+    /// How many tasks failed, at most 101
+    Count,
+}
+
+/// How a job is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// What its output looks like.
+    pub style: Style,
+    /// What the exit code of an array tells.
+    pub exit: ArrayExit,
+    /// Whether it may wait for a worker that can run it.
+    pub patience: Patience,
+}
+
+/// Whether a job may wait for a worker that can run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as it takes.
+    Endless,
+    /// Not at all.
+    None,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { style: Style::Plain, exit: ArrayExit::Any, patience: Patience::Endless }
+    }
 }
 
 /// `run` and `submit`.
@@ -76,19 +119,18 @@ pub struct RunArgs {
     /// Leave it alone, and print its id
     #[arg(short, long)]
     pub detach: bool,
+    /// Fail at once if no worker that is there can run it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// What the exit code of an array tells
+    #[arg(long, value_enum, default_value_t = ArrayExit::Any, hide_default_value = true)]
+    pub exit: ArrayExit,
     /// Take the script from a file; all that follows becomes $1 $2 …
     #[arg(short, long, value_names = ["FILE", "ARGS"], num_args = 1.., allow_hyphen_values = true, conflicts_with = "words")]
     pub file: Vec<OsString>,
     /// The script, or - for standard input
     #[arg(trailing_var_arg = true, value_name = "SCRIPT")]
     pub words: Vec<OsString>,
-}
-
-/// Reads `90s`, `10m`, `1h 30m`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let signed: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("\"{text}\" is no time; write 90s or 10m"))?;
-    Duration::try_from(signed).map_err(|_| "a time cannot be negative".to_owned())
 }
 
 impl JobArgs {
@@ -179,9 +221,13 @@ impl RunArgs {
         }
     }
 
-    /// What its output looks like.
-    pub fn style(&self) -> Style {
-        if self.tag { Style::Tagged } else { Style::Plain }
+    /// How the job is run.
+    pub fn how(&self) -> How {
+        How {
+            style: if self.tag { Style::Tagged } else { Style::Plain },
+            exit: self.exit,
+            patience: if self.no_wait { Patience::None } else { Patience::Endless },
+        }
     }
 }
 
@@ -210,18 +256,35 @@ pub async fn submit(session: &mut Session, spec: &JobSpec) -> Result<JobId, Fail
     }
 }
 
+/// Fails if no worker that is there can run a job that was just submitted, and cancels that.
+async fn check_placeable(session: &mut Session, id: JobId, spec: &JobSpec) -> Result<(), Failure> {
+    let first = spec.array.as_ref().map_or(0, |array| array.ranges()[0].0);
+    let why = super::jobs::ask_why(session, id, first).await?;
+    if why.state != TaskState::Queued || why.fitting > 0 {
+        return Ok(());
+    }
+    super::cancel::cancel_jobs(session, &[id], Cancel::Kill).await?;
+    let missing = why.terms.iter().filter(|term| term.met == 0);
+    let failure = Failure::new("unplaceable", format!("no worker can run job {id}: {}", spec.constraint));
+    Err(missing
+        .fold(failure, |failure, term| failure.fact(&term.text, super::jobs::offered(term, why.workers))))
+}
+
 /// Runs what the command line says; the exit code of the process.
 ///
 /// # Errors
 /// When no result could be got.
 pub async fn run(session: &mut Session, args: &RunArgs, manner: Manner) -> Result<u8, Failure> {
     let spec = args.spec()?;
-    if args.detach {
-        let id = submit(session, &spec).await?;
-        tell!("{id}");
-        return Ok(0);
+    if !args.detach {
+        return run_spec(session, &spec, args.how(), manner).await;
     }
-    run_spec(session, &spec, args.style(), manner).await
+    let id = submit(session, &spec).await?;
+    if args.how().patience == Patience::None {
+        check_placeable(session, id, &spec).await?;
+    }
+    super::tell_id(id, manner);
+    Ok(0)
 }
 
 /// Runs a job to its end, its output on ours; the exit code of the process.
@@ -231,32 +294,67 @@ pub async fn run(session: &mut Session, args: &RunArgs, manner: Manner) -> Resul
 pub async fn run_spec(
     session: &mut Session,
     spec: &JobSpec,
-    style: Style,
+    how: How,
     manner: Manner,
 ) -> Result<u8, Failure> {
-    let id = submit(session, spec).await?;
-    let ended = watch(id, spec, style, manner).to_end(session).await?;
-    if let Ended::Done(info, _) = &ended {
-        conclude(session, info, manner).await?;
+    let mut hand = Hand::take()?;
+    let id = hand.holding(submit(session, spec)).await?;
+    if session.started() == Started::ByUs && manner.speaks() && std::io::stderr().is_terminal() {
+        render::dim(&private_banner(0));
     }
-    Ok(ended.exit_code())
+    if how.patience == Patience::None {
+        check_placeable(session, id, spec).await?;
+    }
+    let mut watch = watch(id, spec, how.style, manner);
+    let ended = watch.to_end(session, &mut hand).await?;
+    if let Ended::Done(info, _) = &ended {
+        conclude(session, info, watch.workers(), manner).await?;
+    }
+    Ok(match &ended {
+        Ended::Done(info, code) => array_exit_code(info, how.exit).unwrap_or(*code),
+        Ended::StdoutClosed | Ended::GivenUp => ended.exit_code(),
+    })
 }
 
 /// Stays with a job that was just submitted.
 pub fn watch(id: JobId, spec: &JobSpec, style: Style, manner: Manner) -> Watch {
     let live = spec.array.is_none() || style == Style::Tagged || manner.format == Format::Ndjson;
-    let what = FollowWhat { live, ..FollowWhat::default() };
-    Watch::new(id, what, spec.array.as_ref().map(Array::len), style, manner)
+    Watch::new(Subject::of(id, spec), FollowWhat { live, ..FollowWhat::default() }, style, manner)
+}
+
+fn array_exit_code(info: &JobInfo, exit: ArrayExit) -> Option<u8> {
+    let failed = info.counts.over() - info.counts.of(TaskState::Done);
+    match exit {
+        ArrayExit::Any => None,
+        _ if info.spec.array.is_none() => None,
+        ArrayExit::Count => Some(u8::try_from(failed.min(FAILURES_COUNTED)).unwrap_or(u8::MAX)),
+        ArrayExit::First if failed == 0 => None,
+        ArrayExit::First => {
+            let end = info.task.as_ref().and_then(|task| task.end.as_ref());
+            Some(end.map_or(1, |end| render::exit_code(&end.outcome)))
+        }
+    }
 }
 
 /// Says what has to be said of a job that has ended.
-async fn conclude(session: &mut Session, info: &JobInfo, manner: Manner) -> Result<(), Failure> {
+async fn conclude(
+    session: &mut Session,
+    info: &JobInfo,
+    workers: usize,
+    manner: Manner,
+) -> Result<(), Failure> {
     match manner.format {
         Format::Json => say!("{}", json::job(info)),
-        Format::Human if manner.speaks() => match render::sentence(info) {
-            Some(sentence) if info.spec.array.is_none() => say!("{sentence}"),
-            _ if info.spec.array.is_some() => return conclude_array(session, info).await,
-            _ => {}
+        Format::Human if manner.speaks() && info.spec.array.is_some() => {
+            conclude_array(session, info, workers).await;
+        }
+        Format::Human if manner.speaks() => match render::loss(info) {
+            Some(loss) => Failure::from(loss).print(manner.format),
+            None => {
+                if let Some(sentence) = render::sentence(info) {
+                    say!("{sentence}");
+                }
+            }
         },
         // The stream has told it; or nobody wants to hear it.
         Format::Ndjson | Format::Human => {}
@@ -265,20 +363,22 @@ async fn conclude(session: &mut Session, info: &JobInfo, manner: Manner) -> Resu
 }
 
 /// How an array ended: counts, and of the first failure the last lines.
-///
-/// # Errors
-/// When the pool cannot be asked for those lines.
-pub async fn conclude_array(session: &mut Session, info: &JobInfo) -> Result<(), Failure> {
+pub async fn conclude_array(session: &mut Session, info: &JobInfo, workers: usize) {
     let id = info.id;
     let ok = info.counts.of(TaskState::Done);
     let bad = info.counts.over() - ok;
     let time =
         info.started.zip(info.ended).map_or(Duration::ZERO, |(start, end)| render::between(start, end));
+    let place = match workers {
+        0 => String::new(),
+        1 => " on 1 worker".to_owned(),
+        n => format!(" on {n} workers"),
+    };
     if bad == 0 {
         if std::io::stderr().is_terminal() {
-            say!("{id} done: {ok} ok · {}", render::duration(time));
+            say!("{id} done: {ok} ok · {}{place}", render::duration(time));
         }
-        return Ok(());
+        return;
     }
     let some: Vec<String> = info
         .failed
@@ -288,15 +388,17 @@ pub async fn conclude_array(session: &mut Session, info: &JobInfo) -> Result<(),
         .map(|n| format!("{id}.{n}"))
         .collect();
     let more = if bad > FAILURES_NAMED as u64 { ", …" } else { "" };
-    say!("{id} failed: {ok} ok, {bad} failed ({}{more}) · {}", some.join(", "), render::duration(time));
+    let (some, time) = (some.join(", "), render::duration(time));
+    say!("{id} failed: {ok} ok, {bad} failed ({some}{more}) · {time}{place}");
     if let Some(task) = &info.task {
         let place = task.worker.as_deref().map_or(String::new(), |worker| format!(" on {worker}"));
         let how = task.end.as_ref().map_or("cancelled".to_owned(), |end| render::outcome(&end.outcome));
-        let lines = super::logs::tail_of_stderr(session, id, task.index, FAILURE_LINES).await?;
+        // Lines that cannot be got do not change how the array ended.
+        let lines =
+            super::logs::tail_of_stderr(session, id, task.index, FAILURE_LINES).await.unwrap_or_default();
         let colon = if lines.is_empty() { "" } else { ", last lines of stderr:" };
         say!("  first failure, {id}.{}{place}, {how}{colon}", task.index);
         lines.iter().for_each(|line| say!("    {line}"));
     }
     say!("  hint: clusterctl logs {id} --failed --tag     clusterctl retry --failed-of {id}");
-    Ok(())
 }

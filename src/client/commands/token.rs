@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::super::connection::Session;
 use super::super::error::Failure;
-use super::super::{Format, Manner, Verbosity, render};
+use super::super::{Format, Manner, Verbosity, duration, render};
+use super::tell_done;
 use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
 use crate::core::id::Name;
 use crate::core::label::parse_label;
@@ -50,8 +51,8 @@ pub struct CreateArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub uses: u32,
     /// How long it counts, at most 24h
-    #[arg(long, default_value = "1h")]
-    pub ttl: String,
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration::parse)]
+    pub ttl: Duration,
 }
 
 /// Makes, lists or revokes tokens.
@@ -62,13 +63,9 @@ pub async fn token(session: &mut Session, action: &TokenAction, manner: Manner) 
     match action {
         TokenAction::Create(args) => {
             let (token, info) = create(session, &wish(args)?).await?;
-            match manner.format {
-                Format::Human => tell!("{token}"),
-                Format::Json | Format::Ndjson => tell!(
-                    "{}",
-                    serde_json::json!({"v": 1, "id": info.id.0, "token": token, "expires": render::rfc3339(info.expires)})
-                ),
-            }
+            let expires = render::rfc3339(info.expires);
+            let document = serde_json::json!({ "v": 1, "id": info.id.0, "token": token, "expires": expires });
+            tell_done(manner, &token, &token, document);
         }
         TokenAction::List => {
             let admin = session.admin().await?;
@@ -85,7 +82,13 @@ pub async fn token(session: &mut Session, action: &TokenAction, manner: Manner) 
             if answer.get()?.has_refused() {
                 return Err(wire::refusal::read(answer.get()?.get_refused()?)?.into());
             }
-            tell!("revoked token {id}");
+            let about = id.to_string();
+            tell_done(
+                manner,
+                &format!("revoked token {id}"),
+                &about,
+                serde_json::json!({ "v": 1, "revoked": id }),
+            );
         }
     }
     Ok(0)
@@ -93,8 +96,6 @@ pub async fn token(session: &mut Session, action: &TokenAction, manner: Manner) 
 
 fn wish(args: &CreateArgs) -> Result<TokenWish, Failure> {
     let usage = |error: String| Failure::new("usage", error);
-    let ttl: jiff::SignedDuration =
-        args.ttl.parse().map_err(|_| usage(format!("\"{}\" is no time; write 1h or 30m", args.ttl)))?;
     let labels = args.label.iter().map(|text| parse_label(text).map_err(|bad| usage(bad.to_string())));
     Ok(TokenWish {
         role: if args.worker { Role::Worker } else { Role::Client },
@@ -102,7 +103,7 @@ fn wish(args: &CreateArgs) -> Result<TokenWish, Failure> {
         owner: args.owner.clone(),
         labels: labels.collect::<Result<_, _>>()?,
         uses: Some(args.uses),
-        ttl: Duration::try_from(ttl).map_err(|_| usage("a time cannot be negative".to_owned()))?,
+        ttl: args.ttl,
     })
 }
 
@@ -124,10 +125,6 @@ pub async fn create(session: &mut Session, wish: &TokenWish) -> Result<(String, 
 }
 
 fn list(tokens: &[TokenInfo], manner: Manner) {
-    let role = |role| match role {
-        Role::Worker => "worker",
-        Role::Client => "client",
-    };
     let state = |state| match state {
         TokenState::Valid => "valid",
         TokenState::Spent => "spent",
@@ -136,7 +133,7 @@ fn list(tokens: &[TokenInfo], manner: Manner) {
     };
     let json = |token: &TokenInfo| {
         serde_json::json!({
-            "v": 1, "id": token.id.0, "role": role(token.role), "state": state(token.state), "name": token.name,
+            "v": 1, "id": token.id.0, "role": token.role.as_str(), "state": state(token.state), "name": token.name,
             "uses_left": token.uses_left, "expires": render::rfc3339(token.expires),
         })
     };
@@ -148,7 +145,7 @@ fn list(tokens: &[TokenInfo], manner: Manner) {
                 let left = render::duration(render::between(now, token.expires));
                 vec![
                     token.id.to_string(),
-                    role(token.role).to_owned(),
+                    token.role.as_str().to_owned(),
                     state(token.state).to_owned(),
                     token.uses_left.map_or("any".to_owned(), |uses| uses.to_string()),
                     if token.state == TokenState::Valid { left } else { "-".to_owned() },

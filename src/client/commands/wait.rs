@@ -7,8 +7,9 @@ use clap::Args;
 use super::super::connection::Session;
 use super::super::error::Failure;
 use super::super::selector::Recent;
-use super::super::{Format, Manner, json, render};
-use super::select;
+use super::super::{Format, Manner, Verbosity, duration, json, render};
+use super::{job_info, select};
+use crate::core::id::JobId;
 use crate::say::{say, tell};
 use crate::wire;
 
@@ -16,8 +17,8 @@ use crate::wire;
 #[derive(Args, Clone, Debug)]
 pub struct WaitArgs {
     /// Give up after this time
-    #[arg(long, value_name = "TIME")]
-    pub timeout: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
     /// Jobs, as 42, 1-5,8, last
     #[arg(required = true)]
     pub ids: Vec<String>,
@@ -33,17 +34,8 @@ pub async fn wait(
     recent: Recent,
     manner: Manner,
 ) -> Result<u8, Failure> {
-    let timeout = match &args.timeout {
-        None => None,
-        Some(text) => {
-            let signed: jiff::SignedDuration = text
-                .parse()
-                .map_err(|_| Failure::new("usage", format!("\"{text}\" is no time; write 90s or 10m")))?;
-            Some(Duration::try_from(signed).map_err(|_| Failure::new("usage", "a time cannot be negative"))?)
-        }
-    };
     let all = wait_all(session, args, recent, manner);
-    match timeout {
+    match args.timeout {
         None => all.await,
         Some(timeout) => match tokio::time::timeout(timeout, all).await {
             Ok(result) => result,
@@ -83,8 +75,11 @@ async fn wait_all(
         };
         let answer = answer.get()?;
         if let Some(id) = answer.get_unknown()?.iter().next() {
-            let failure = Failure::new("no-such-job", format!("no job {id}")).hint("clusterctl jobs --all");
-            return Err(Failure { exit: 125, ..failure });
+            // Asked for by itself, it is refused in the pool's own words.
+            return Err(match job_info(session, JobId(id)).await {
+                Err(failure) => failure,
+                Ok(_) => Failure::new("no-such-job", format!("no job {id}")),
+            });
         }
         for info in answer.get_ended()? {
             let info = wire::job::read_info(info)?;
@@ -92,9 +87,8 @@ async fn wait_all(
             let own = render::job_exit_code(&info);
             code = if single { own } else { code.max(u8::from(own != 0)) };
             match manner.format {
-                Format::Human if manner.speaks() && !single => {
-                    say!("{} {}", info.id, info.counts.state().as_str());
-                }
+                Format::Human if manner.verbosity == Verbosity::Quiet => tell!("{}", info.id),
+                Format::Human if !single => say!("{} {}", info.id, info.counts.state().as_str()),
                 Format::Human => {}
                 Format::Json | Format::Ndjson => tell!("{}", json::job(&info)),
             }

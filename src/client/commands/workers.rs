@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use super::super::connection::Session;
 use super::super::error::Failure;
 use super::super::{Format, Manner, Verbosity, render};
+use super::tell_done;
 use crate::core::view::{WorkerInfo, WorkerState};
 use crate::say::{say, tell};
 use crate::wire;
@@ -41,10 +42,13 @@ pub async fn workers(session: &mut Session, args: &WorkersArgs, manner: Manner) 
         None => show_all(&all(session).await?, manner),
         Some(WorkersAction::Show { name }) => {
             let workers = all(session).await?;
-            let worker = workers.iter().find(|worker| worker.name == *name);
-            show_one(worker.ok_or_else(|| {
+            let worker = workers.iter().find(|worker| worker.name == *name).ok_or_else(|| {
                 Failure::new("no-such-worker", format!("no worker \"{name}\"")).hint("clusterctl workers")
-            })?);
+            })?;
+            match manner.format {
+                Format::Human => show_one(worker),
+                Format::Json | Format::Ndjson => tell!("{}", json(worker)),
+            }
         }
         Some(WorkersAction::Remove { name }) => {
             let admin = session.admin().await?;
@@ -55,7 +59,9 @@ pub async fn workers(session: &mut Session, args: &WorkersArgs, manner: Manner) 
             if answer.has_refused() {
                 return Err(wire::refusal::read(answer.get_refused()?)?.into());
             }
-            tell!("removed {name}, with {} running", answer.get_lost());
+            let lost = answer.get_lost();
+            let document = serde_json::json!({ "v": 1, "removed": name.as_str(), "lost": lost });
+            tell_done(manner, &format!("removed {name}, with {lost} running"), name.as_str(), document);
         }
     }
     Ok(0)
@@ -88,8 +94,18 @@ fn show_all(workers: &[WorkerInfo], manner: Manner) {
         }
         (Format::Human, Verbosity::Normal) => {
             crate::say::result(format_args!("{}", render::workers(workers)));
-            for worker in workers.iter().filter(|worker| worker.state == WorkerState::Silent) {
-                say!("{} is silent. Forget it with: clusterctl workers remove {}", worker.name, worker.name);
+            let silent: Vec<&str> = workers
+                .iter()
+                .filter(|worker| worker.state == WorkerState::Silent)
+                .map(|worker| worker.name.as_str())
+                .collect();
+            match silent.as_slice() {
+                [] => {}
+                [name] => say!("1 worker silent. Forget it with: clusterctl workers remove {name}"),
+                [first, ..] => say!(
+                    "{} workers silent. Forget one with: clusterctl workers remove {first}",
+                    silent.len()
+                ),
             }
         }
         (Format::Json, _) => {

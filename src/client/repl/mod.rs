@@ -8,8 +8,6 @@ mod sticky;
 
 use std::io::BufRead;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use self::background::Background;
 use self::meta::MetaCommand;
 use self::sticky::Sticky;
@@ -17,8 +15,9 @@ use super::commands::{cancel, jobs, list, logs, pool, run, wait, workers};
 use super::connection::{Session, Target};
 use super::editor::{self, Prompts, Typed, Verdict};
 use super::error::Failure;
+use super::hand::{Hand, Sign};
 use super::selector::Recent;
-use super::watch::{Ended, Style};
+use super::watch::{Ended, Style, Watch};
 use super::{Manner, render};
 use crate::core::id::JobId;
 use crate::core::job::JobSpec;
@@ -48,7 +47,7 @@ enum Next {
 enum Event {
     Typed(Typed),
     Ended(Vec<String>),
-    Terminated,
+    Hand(Sign),
 }
 
 /// Runs the REPL until its person leaves; the exit code of the process.
@@ -74,19 +73,23 @@ pub async fn run(session: Session, manner: Manner) -> Result<u8, Failure> {
 pub async fn run_lines(session: Session, manner: Manner) -> Result<u8, Failure> {
     let mut repl = Repl::new(session, manner);
     repl.hinted = true;
-    let mut open = String::new();
-    for line in std::io::stdin().lock().lines() {
-        open.push_str(&line?);
-        if !open.trim_start().starts_with(':') && editor::judge(&open) == Verdict::Incomplete {
-            open.push('\n');
+    let mut open = Vec::new();
+    for line in std::io::stdin().lock().split(b'\n') {
+        open.extend(line?);
+        let is_bash = std::str::from_utf8(&open).map_or(true, |text| meta_words(text.trim()).is_none());
+        if is_bash && editor::judge(&open) == Verdict::Incomplete {
+            open.push(b'\n');
             continue;
         }
         if repl.line(&std::mem::take(&mut open)).await == Next::Leave {
-            return Ok(repl.last_code);
+            break;
         }
     }
     if !open.is_empty() {
         repl.line(&open).await;
+    }
+    if let Some(farewell) = repl.background.farewell() {
+        say!("{farewell}");
     }
     Ok(repl.last_code)
 }
@@ -123,7 +126,7 @@ impl Repl {
         }
         if let Some(left) = background::left(self.session.target().name()) {
             let all = JobFilter { all: true, ..JobFilter::default() };
-            let (jobs, _, _) = list(&mut self.session, &all, 1000).await?;
+            let (jobs, _) = list(&mut self.session, &all, 1000).await?;
             let ended = jobs.iter().filter(|job| job.ended.is_some_and(|ended| ended >= left)).count();
             match ended {
                 0 => {}
@@ -136,20 +139,22 @@ impl Repl {
 
     async fn serve(&mut self, mut prompts: Prompts) -> Result<(), Failure> {
         // Tokio keeps a signal for the life of the process, so what the shell would do is ours to do.
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hand = Hand::take()?;
         prompts.ask(&self.prompt());
         loop {
             let event = tokio::select! {
                 typed = prompts.typed() => Event::Typed(typed),
                 notices = self.background.notices() => Event::Ended(notices),
-                _ = terminate.recv() => Event::Terminated,
+                sign = hand.next() => Event::Hand(sign),
             };
             match event {
                 Event::Ended(notices) => notices.iter().for_each(|notice| prompts.notice(notice)),
-                Event::Typed(Typed::End) | Event::Terminated => return Ok(()),
+                Event::Typed(Typed::End) | Event::Hand(Sign::Terminate) => return Ok(()),
+                // Typed, it comes by the editor; by a signal it clears nothing.
+                Event::Hand(Sign::Interrupt) => {}
                 Event::Typed(Typed::Interrupt) => prompts.ask(&self.prompt()),
                 Event::Typed(Typed::Text(text)) => {
-                    if self.line(&text).await == Next::Leave {
+                    if self.line(text.as_bytes()).await == Next::Leave {
                         return Ok(());
                     }
                     prompts.ask(&self.prompt());
@@ -169,10 +174,10 @@ impl Repl {
         format!("{name}{offline}{running}{code}> ")
     }
 
-    /// Does what a text says.
-    async fn line(&mut self, text: &str) -> Next {
-        let trimmed = text.trim();
-        let result = match (trimmed, meta_words(trimmed)) {
+    /// Does what a text says. What is no UTF-8 can only be bash.
+    async fn line(&mut self, text: &[u8]) -> Next {
+        let words = std::str::from_utf8(text).unwrap_or("no UTF-8").trim();
+        let result = match (words, meta_words(words)) {
             ("", _) => return Next::Line,
             ("clear", _) => {
                 crate::say::result(format_args!("\x1b[H\x1b[2J"));
@@ -188,7 +193,7 @@ impl Repl {
         })
     }
 
-    async fn bash(&mut self, text: &str) -> Result<(), Failure> {
+    async fn bash(&mut self, text: &[u8]) -> Result<(), Failure> {
         if let Verdict::Wrong(words) = editor::judge(text) {
             say!("{words}");
             render::dim("  not submitted");
@@ -196,13 +201,10 @@ impl Repl {
             return Ok(());
         }
         if let Some(script) = background(text) {
-            let spec = self.spec(run::JobArgs::default().spec(script.as_bytes().to_vec(), Vec::new())?);
-            let id = self.submit(&spec).await?;
-            tell!("[{id}] queued");
-            self.background.add(&self.session, id);
-            return Ok(());
+            let spec = self.spec(run::JobArgs::default().spec(script.to_vec(), Vec::new())?);
+            return self.detached(&spec).await;
         }
-        let spec = self.spec(run::JobArgs::default().spec(text.as_bytes().to_vec(), Vec::new())?);
+        let spec = self.spec(run::JobArgs::default().spec(text.to_vec(), Vec::new())?);
         self.foreground(&spec, Style::Plain).await?;
         if is_lone_cd(text) && !self.hinted && !self.sticky.has_directory() {
             self.hinted = true;
@@ -224,19 +226,27 @@ impl Repl {
         spec
     }
 
-    async fn submit(&mut self, spec: &JobSpec) -> Result<JobId, Failure> {
-        let id = unless_interrupted(run::submit(&mut self.session, spec)).await?;
+    async fn submit(&mut self, spec: &JobSpec, hand: &mut Hand) -> Result<JobId, Failure> {
+        let id = hand.holding(run::submit(&mut self.session, spec)).await?;
         self.recent = Recent { last: Some(id), before: self.recent.last };
         Ok(id)
     }
 
+    async fn detached(&mut self, spec: &JobSpec) -> Result<(), Failure> {
+        let id = self.submit(spec, &mut Hand::take()?).await?;
+        tell!("[{id}] queued");
+        self.background.add(&self.session, id);
+        Ok(())
+    }
+
     async fn foreground(&mut self, spec: &JobSpec, style: Style) -> Result<(), Failure> {
-        let id = self.submit(spec).await?;
+        let mut hand = Hand::take()?;
+        let id = self.submit(spec, &mut hand).await?;
         let mut watch = run::watch(id, spec, style, self.manner);
-        let ended = watch.to_end(&mut self.session).await?;
+        let ended = watch.to_end(&mut self.session, &mut hand).await?;
         self.last_code = ended.exit_code();
         match ended {
-            Ended::Done(info, _) => self.footer(&info, watch.ends_inside_a_line()).await?,
+            Ended::Done(info, _) => self.footer(&info, &watch).await,
             Ended::StdoutClosed => {}
             Ended::GivenUp => self.background.add(&self.session, id),
         }
@@ -244,56 +254,47 @@ impl Repl {
     }
 
     /// Every job in the foreground ends with a line that stands back.
-    async fn footer(&mut self, info: &JobInfo, open_line: bool) -> Result<(), Failure> {
-        if open_line {
+    async fn footer(&mut self, info: &JobInfo, watch: &Watch) {
+        if watch.ends_inside_a_line() {
             render::dim("⏎");
         }
         if !self.manner.speaks() {
-            return Ok(());
+            return;
         }
         if info.spec.array.is_some() {
-            return run::conclude_array(&mut self.session, info).await;
+            run::conclude_array(&mut self.session, info, watch.workers()).await;
+        } else {
+            render::dim(&format!("  {}", render::footer(info)));
         }
-        render::dim(&format!("  {}", render::footer(info)));
-        Ok(())
     }
 
     /// Does what a command behind a colon says.
     async fn meta(&mut self, words: &str) -> Result<Next, Failure> {
         let command = meta::parse(words)?;
         let (session, recent, manner) = (&mut self.session, self.recent, self.manner);
+        let mut hand = Hand::take()?;
         let code = match command {
             MetaCommand::Help => {
                 crate::say::result(format_args!("{}", meta::help()));
                 0
             }
-            MetaCommand::Jobs(args) => unless_interrupted(jobs::jobs(session, &args, manner)).await?,
-            MetaCommand::Show(args) => unless_interrupted(jobs::show(session, &args, recent, manner)).await?,
-            MetaCommand::Logs(args) => unless_interrupted(logs::logs(session, &args, recent, manner)).await?,
-            MetaCommand::Cancel(args) => {
-                unless_interrupted(cancel::cancel(session, &args, recent, manner)).await?
-            }
-            MetaCommand::Why(args) => unless_interrupted(jobs::why(session, &args, recent, manner)).await?,
-            MetaCommand::Workers(args) => {
-                unless_interrupted(workers::workers(session, &args, manner)).await?
-            }
-            MetaCommand::Wait(args) => unless_interrupted(wait::wait(session, &args, recent, manner)).await?,
-            MetaCommand::Retry(args) => {
-                unless_interrupted(cancel::retry(session, &args, recent, manner)).await?
-            }
-            MetaCommand::Abandon(args) => {
-                unless_interrupted(cancel::abandon(session, &args, recent, manner)).await?
-            }
+            MetaCommand::Jobs(args) => hand.free(jobs::jobs(session, &args, manner)).await?,
+            MetaCommand::Show(args) => hand.free(jobs::show(session, &args, recent, manner)).await?,
+            MetaCommand::Logs(args) => hand.free(logs::logs(session, &args, recent, manner)).await?,
+            MetaCommand::Cancel(args) => hand.free(cancel::cancel(session, &args, recent, manner)).await?,
+            MetaCommand::Why(args) => hand.free(jobs::why(session, &args, recent, manner)).await?,
+            MetaCommand::Workers(args) => hand.free(workers::workers(session, &args, manner)).await?,
+            MetaCommand::Wait(args) => hand.free(wait::wait(session, &args, recent, manner)).await?,
+            MetaCommand::Retry(args) => hand.free(cancel::retry(session, &args, recent, manner)).await?,
+            MetaCommand::Abandon(args) => hand.free(cancel::abandon(session, &args, recent, manner)).await?,
             MetaCommand::Run(args) if args.detach => {
                 let spec = self.spec(args.spec()?);
-                let id = self.submit(&spec).await?;
-                tell!("[{id}] queued");
-                self.background.add(&self.session, id);
+                self.detached(&spec).await?;
                 0
             }
             MetaCommand::Run(args) => {
                 let spec = self.spec(args.spec()?);
-                self.foreground(&spec, args.style()).await?;
+                self.foreground(&spec, args.how().style).await?;
                 return Ok(Next::Line);
             }
             MetaCommand::Cd { directory } => self.sticky.change_directory(directory).map(|()| 0)?,
@@ -313,17 +314,8 @@ pub fn private_banner(slots: u32) -> String {
     format!("private pool on this machine: {slots} slots · join others with: clusterctl pool serve")
 }
 
-/// Does something that the pool may keep waiting, until Ctrl-C.
-async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let mut interrupt: Signal = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        result = work => result,
-        _ = interrupt.recv() => Err(Failure { exit: 130, ..Failure::new("interrupted", "interrupted") }),
-    }
-}
-
 /// The words of a command behind a colon; some are understood without one. A colon alone is bash's.
-fn meta_words(text: &str) -> Option<&str> {
+pub(super) fn meta_words(text: &str) -> Option<&str> {
     if matches!(text, "help" | "quit" | "exit") {
         return Some(text);
     }
@@ -331,17 +323,17 @@ fn meta_words(text: &str) -> Option<&str> {
 }
 
 /// A text that ends with a top-level `&`, without that. Only behind such a one does bash refuse a `;`.
-fn background(text: &str) -> Option<&str> {
-    let text = text.trim_end();
-    let script = text.strip_suffix('&')?;
-    let refuses = matches!(editor::judge(&format!("{text};")), Verdict::Wrong(_));
-    (refuses && editor::judge(text) == Verdict::Complete).then_some(script.trim_end())
+fn background(text: &[u8]) -> Option<&[u8]> {
+    let text = text.trim_ascii_end();
+    let script = text.strip_suffix(b"&")?;
+    let refuses = matches!(editor::judge([text, b";"].concat()), Verdict::Wrong(_));
+    (refuses && editor::judge(text) == Verdict::Complete).then_some(script.trim_ascii_end())
 }
 
 /// Whether a line does nothing but change its own directory.
-fn is_lone_cd(text: &str) -> bool {
-    let text = text.trim();
-    (text == "cd" || text.starts_with("cd ")) && !text.contains(['\n', ';', '&', '|'])
+fn is_lone_cd(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    (text == b"cd" || text.starts_with(b"cd ")) && !text.iter().any(|byte| b"\n;&|".contains(byte))
 }
 
 #[cfg(test)]
@@ -350,10 +342,10 @@ mod tests {
 
     #[test]
     fn only_a_single_ampersand_at_the_top_means_the_background() {
-        assert_eq!(background("sleep 9 &"), Some("sleep 9"));
-        assert_eq!(background("make -j8 test &  "), Some("make -j8 test"));
+        assert_eq!(background(b"sleep 9 &"), Some(&b"sleep 9"[..]));
+        assert_eq!(background(b"make -j8 test &  "), Some(&b"make -j8 test"[..]));
         for line in ["a &&", "echo \\&", "echo 'a &", "a |&", "sleep 9", "# a &"] {
-            assert_eq!(background(line), None, "{line}");
+            assert_eq!(background(line.as_bytes()), None, "{line}");
         }
     }
 

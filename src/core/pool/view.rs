@@ -118,25 +118,27 @@ impl Pool {
         page
     }
 
-    /// Live tasks of a live job, after an index, in order. Ended ones are asked of the history; `None` if the job is
-    /// not live or not seen.
+    /// Live tasks of a live job, after an index, in order, in this state if one is given. Ended ones are asked of the
+    /// history; `None` if the job is not live or not seen.
     pub fn live_tasks(
         &self,
         viewer: &Viewer,
         id: JobId,
-        after: Option<u32>,
-        limit: usize,
+        (after, limit): (Option<u32>, usize),
+        state: Option<TaskState>,
     ) -> Option<Vec<TaskInfo>> {
         let job = self.seen_job(viewer, id)?;
-        let limit = limit.min(limits::PAGE_MAX);
         let from = after.map_or(Some(0), |after| after.checked_add(1));
         let mut tasks: Vec<TaskInfo> = from
             .into_iter()
             .flat_map(|from| job.active.range(from..))
+            .filter(|(_, active)| state.is_none_or(|state| active.state() == state))
             .take(limit)
             .map(|(&index, active)| self.active_info(index, active))
             .collect();
-        tasks.extend(job.waiting.iter_after(after).take(limit).map(|index| waiting_info(job, index)));
+        if state.is_none_or(|state| state == TaskState::Queued) {
+            tasks.extend(job.waiting.iter_after(after).take(limit).map(|index| waiting_info(job, index)));
+        }
         tasks.sort_by_key(|task| task.index);
         tasks.truncate(limit);
         Some(tasks)

@@ -1,0 +1,131 @@
+//! What the pool's own user may do beside what every client may: tokens, local workers, removals, the end.
+
+use std::rc::Rc;
+
+use super::client_service::PoolService;
+use super::shared::Stop;
+use super::worker_service::Registrar;
+use crate::core::id::{Name, TokenId};
+use crate::core::limits;
+use crate::core::pool::{NameChoice, TokenError};
+use crate::core::refusal::Refusal;
+use crate::net::token::{Token, secret_hash};
+use crate::schema::pool_capnp::{StopReason, admin};
+use crate::wire::{self, WireError};
+
+impl admin::Server for PoolService {
+    async fn create_token(
+        self: Rc<Self>,
+        params: admin::CreateTokenParams,
+        mut results: admin::CreateTokenResults,
+    ) -> Result<(), capnp::Error> {
+        let wish = wire::token::read_wish(params.get()?.get_wish()?)?;
+        let role = wish.role;
+        let secret = Token::new_secret().map_err(|error| capnp::Error::failed(error.to_string()))?;
+        let hash = secret_hash(&secret);
+        let made = self
+            .shared()
+            .pool
+            .update(move |pool, now| {
+                let id = pool.create_token(now, wish, hash)?;
+                Ok::<_, TokenError>(pool.tokens(now).into_iter().find(|token| token.id == id))
+            })
+            .await?;
+        match made {
+            Ok(Some(info)) => {
+                let token = Token::new(role, &self.shared().info.fingerprint, info.id, secret);
+                results.get().set_token(token.to_string());
+                wire::token::write_info(&info, results.get().init_info());
+            }
+            Ok(None) => return Err(capnp::Error::failed("the token that was just made is gone".to_owned())),
+            Err(error) => {
+                wire::refusal::write(&Refusal::new("token-refused", error), results.get().init_refused());
+            }
+        }
+        Ok(())
+    }
+
+    async fn tokens(
+        self: Rc<Self>,
+        _params: admin::TokensParams,
+        mut results: admin::TokensResults,
+    ) -> Result<(), capnp::Error> {
+        let tokens = self.shared().pool.update(|pool, now| pool.tokens(now)).await?;
+        let mut list = results.get().init_tokens(wire::text::count(&tokens));
+        for (n, token) in (0..).zip(&tokens) {
+            wire::token::write_info(token, list.reborrow().get(n));
+        }
+        Ok(())
+    }
+
+    async fn revoke_token(
+        self: Rc<Self>,
+        params: admin::RevokeTokenParams,
+        mut results: admin::RevokeTokenResults,
+    ) -> Result<(), capnp::Error> {
+        let id = TokenId(params.get()?.get_id());
+        let revoked = self.shared().pool.update(move |pool, now| pool.revoke_token(now, id)).await?;
+        if revoked.is_err() {
+            let refused =
+                Refusal::new("no-such-token", format!("no token {id}")).hint("clusterctl token list");
+            wire::refusal::write(&refused, results.get().init_refused());
+        }
+        Ok(())
+    }
+
+    async fn local_worker(
+        self: Rc<Self>,
+        params: admin::LocalWorkerParams,
+        mut results: admin::LocalWorkerResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let name = wire::text::read(params.get_name(), "a name", limits::NAME_BYTES_MAX)?;
+        let name = Name::parse(&name).map_err(WireError::from)?;
+        let choice = if params.get_given() { NameChoice::Given } else { NameChoice::Default };
+        let known = self.shared().pool.update(move |pool, now| pool.local_worker(now, &name, choice)).await?;
+        match known {
+            Ok((worker, _)) => {
+                self.presence.release();
+                let registrar =
+                    Registrar::new(self.local.clone(), worker, self.connection, self.gate.clone());
+                results.get().set_registrar(capnp_rpc::new_client(registrar));
+            }
+            Err(error) => {
+                wire::refusal::write(&Refusal::new("name-taken", error), results.get().init_refused())
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_worker(
+        self: Rc<Self>,
+        params: admin::RemoveWorkerParams,
+        mut results: admin::RemoveWorkerResults,
+    ) -> Result<(), capnp::Error> {
+        let name = wire::text::read(params.get()?.get_name(), "a name", limits::NAME_BYTES_MAX)?;
+        let text = format!("no worker \"{name}\"");
+        match self.shared().pool.update(move |pool, now| pool.remove_worker(now, &name)).await? {
+            Ok(lost) => results.get().set_lost(lost),
+            Err(_) => {
+                let refused = Refusal::new("no-such-worker", text).hint("clusterctl workers");
+                wire::refusal::write(&refused, results.get().init_refused());
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop(
+        self: Rc<Self>,
+        params: admin::StopParams,
+        mut results: admin::StopResults,
+    ) -> Result<(), capnp::Error> {
+        let reason = params.get()?.get_why()?;
+        let load = self.shared().pool.update(|pool, _| pool.load()).await?;
+        results.get().set_running(load.running + load.unknown);
+        results.get().set_queued(load.queued);
+        match reason {
+            StopReason::Asked | StopReason::Handover => self.shared().stop(Stop::Asked),
+        }
+        Ok(())
+    }
+}
