@@ -153,7 +153,11 @@ impl Following {
             }
             match following.promise.await {
                 Ok(answer) => {
-                    self.place = Some(answer.get()?.get_following()?);
+                    let answer = answer.get()?;
+                    if answer.has_refused() {
+                        return Err(wire::refusal::read(answer.get_refused()?)?.into());
+                    }
+                    self.place = Some(answer.get_following()?);
                     return Ok(());
                 }
                 Err(error) if error.kind == capnp::ErrorKind::Disconnected => session.disconnect(),

@@ -28,6 +28,8 @@ pub const RETRIES_MAX: u32 = 1000;
 pub const WORKER_LOSSES_MAX: u32 = 3;
 /// Followers of one job.
 pub const FOLLOWERS_PER_JOB_MAX: usize = 64;
+/// Waiters for the end of one job: each costs a few bytes and one message.
+pub const WAITERS_PER_JOB_MAX: usize = 4096;
 /// Output kept per attempt, in bytes; beyond it is truncated and marked.
 pub const OUTPUT_PER_ATTEMPT_BYTES_MAX: u64 = 1 << 30;
 /// Output kept per pool unless `--output-limit` says otherwise, in bytes.
@@ -40,8 +42,6 @@ pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 << 10;
 pub const OUTPUT_IN_FLIGHT_BYTES_MAX: usize = 1 << 20;
 /// Unacknowledged output that an executor holds in memory per attempt, in bytes, before it goes to a file.
 pub const SPOOL_MEMORY_BYTES_MAX: usize = 256 << 10;
-/// A stream of output beyond this moves to a file of its own, in bytes.
-pub const OUTPUT_OWN_FILE_BYTES: u64 = 1 << 20;
 /// A segment of shared output is sealed at this size, in bytes: what retention drops at a time.
 pub const OUTPUT_SEGMENT_BYTES: u64 = 16 << 20;
 /// One batch of placements or reports on the wire, in bytes.

@@ -200,7 +200,7 @@ impl pool::Server for PoolService {
         if service.info().await?.is_some() {
             results.get().set_handle(capnp_rpc::new_client(service));
         } else {
-            let newest = self.shared().pool.update(|pool, _| pool.load().newest).await?;
+            let newest = self.shared().pool.update(|pool, _| pool.newest()).await?;
             wire::refusal::write(&no_such_job(id, newest), results.get().init_refused());
         }
         Ok(())

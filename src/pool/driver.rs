@@ -140,6 +140,9 @@ impl Driver {
         if self.in_flight.is_some() {
             return;
         }
+        for watcher in self.peers.take_unwatched() {
+            self.pool.unwatch(watcher);
+        }
         let answers = std::mem::take(&mut self.answers);
         match self.pool.poll_batch(clock::now()) {
             None => answers.into_iter().for_each(|answer| answer()),

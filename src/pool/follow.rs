@@ -4,28 +4,30 @@
 //! loses its place among the events and begins again from the pool's state, where it was.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 
 use futures::StreamExt;
+use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
 
+use super::client_service::no_such_job;
 use super::job_service::never_started;
 use super::shared::Local;
+use super::watching::Watching;
 use crate::core::id::{AttemptNumber, Fence, JobId, JobNonce, TaskId};
 use crate::core::limits;
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
-use crate::core::pool::{JobEvent, Pool, Viewer, WatchStart, WatcherId};
+use crate::core::pool::{JobEvent, Pool, Viewer, WatchError, WatchStart};
 use crate::core::range::RangeSet;
-use crate::core::record::TaskEnded;
+use crate::core::record::{JobEnded, TaskEnded};
 use crate::core::refusal::Refusal;
-use crate::core::view::{JobInfo, TaskEnd, TaskEvent, TaskEventKind, TaskState};
+use crate::core::view::{JobInfo, TaskEnd, TaskEvent, TaskEventKind, TaskInfo, TaskState};
 use crate::schema::pool_capnp::{job, sink};
 use crate::store::output::OutputRead;
+use crate::store::output_thread::{Changes, OutputHandle};
 use crate::wire;
 
-/// Events that a follower lets pile up.
-const EVENTS_MAX: usize = 4096;
 /// Bytes read from the output store at a time.
 const READ_BYTES: usize = 256 << 10;
 /// Partly seen tasks that a follower may come back with.
@@ -46,9 +48,6 @@ pub(super) struct Follower {
     /// How far the others were seen: attempt and position.
     partly: BTreeMap<u32, (u32, u64)>,
 }
-
-/// Waits for output of a task.
-type Change = std::pin::Pin<Box<dyn Future<Output = (u32, watch::Receiver<u64>)>>>;
 
 impl Follower {
     pub(super) fn read(
@@ -78,24 +77,28 @@ impl Follower {
         })
     }
 
-    /// Sends all there is to send.
-    pub(super) async fn run(mut self) -> Result<(), capnp::Error> {
-        loop {
-            let (viewer, job, peers) = (self.viewer.clone(), self.job, self.local.shared.peers.clone());
-            let (sender, events) = mpsc::channel(EVENTS_MAX);
-            let start = self.local.shared.pool.update(move |pool, _| {
-                let start = pool.watch(&viewer, job)?;
-                peers.watch(start.watcher, sender);
-                Some(start)
-            });
-            let Some(start) = start.await? else { return self.send_ended().await };
-            let guard = Watching { local: self.local.clone(), watcher: start.watcher };
-            let over = self.send_live(start, events).await?;
-            drop(guard);
-            if over {
-                return Ok(());
+    /// Takes a place among those who follow the job.
+    pub(super) async fn begin(self) -> Result<Result<Begun, Refusal>, capnp::Error> {
+        let shared = &self.local.shared;
+        match Watching::everything(shared, self.viewer.clone(), self.job).await? {
+            Ok(live) => Ok(Ok(Begun { follower: self, live: Some(live) })),
+            Err(WatchError::NotLive) => match self.ended()? {
+                Some(_) => Ok(Ok(Begun { follower: self, live: None })),
+                None => {
+                    let newest = shared.pool.update(|pool, _| pool.newest()).await?;
+                    Ok(Err(no_such_job(self.job, newest)))
+                }
+            },
+            Err(error @ WatchError::TooMany(_)) => {
+                let hint = format!("clusterctl wait {}", self.job);
+                Ok(Err(Refusal::new("too-many-followers", error).hint(hint)))
             }
         }
+    }
+
+    fn ended(&self) -> Result<Option<JobEnded>, capnp::Error> {
+        let ended = self.local.ended_job(self.job)?;
+        Ok(ended.filter(|ended| self.viewer.sees(&ended.submission.owner)))
     }
 
     fn wants(&self, index: u32) -> bool {
@@ -103,93 +106,109 @@ impl Follower {
     }
 
     /// Follows a live job; whether it came to the end of what was asked for.
-    async fn send_live(
-        &mut self,
-        start: WatchStart,
-        mut events: mpsc::Receiver<(JobId, JobEvent)>,
-    ) -> Result<bool, capnp::Error> {
+    async fn send_live(&mut self, mut watching: Watching, start: WatchStart) -> Result<bool, capnp::Error> {
         let nonce = start.nonce;
         self.send_over(&start.over, nonce).await?;
-        let mut changes: FuturesUnordered<Change> = FuturesUnordered::new();
-        let mut open: BTreeMap<u32, Fence> = BTreeMap::new();
-        for task in &start.active {
-            if !self.wants(task.index) {
-                continue;
-            }
-            let kind = match task.state {
-                TaskState::Running => TaskEventKind::Started,
-                TaskState::Unknown => TaskEventKind::Unknown(None),
-                _ => TaskEventKind::Queued,
-            };
-            let fence = self.fence(nonce, task.index, task.attempt);
-            self.event(&TaskEvent {
-                task: task.index,
-                attempt: task.attempt,
-                worker: task.worker.clone(),
-                kind,
-            })
-            .await?;
-            if self.live {
-                self.send_earlier(fence).await?;
-                open.insert(task.index, fence);
-                changes.push(self.change(fence));
-            } else if self.until_now {
-                self.send_output(fence).await?;
+        let mut open = Open::default();
+        for task in start.active {
+            if self.wants(task.index) {
+                self.send_active(nonce, task, &mut open).await?;
             }
         }
         if self.until_now {
-            for fence in open.into_values() {
-                self.send_output(fence).await?;
-            }
             return self.done(&start.info).await.map(|()| true);
         }
         loop {
-            tokio::select! {
-                biased;
-                Some((index, receiver)) = changes.next(), if !changes.is_empty() => {
-                    if let Some(&fence) = open.get(&index) {
-                        self.send_output(fence).await?;
-                        changes.push(wait_for_change(index, receiver));
-                    }
+            let event = tokio::select! {
+                Some(task) = open.changed() => Event::Output(task),
+                event = watching.next() => Event::Job(event),
+            };
+            match event {
+                Event::Output(fence) => self.send_output(fence).await?,
+                // It was too slow: begin again where it is.
+                Event::Job(None) => return Ok(false),
+                Event::Job(Some(JobEvent::Over(mut info))) => {
+                    super::job_service::add_task(&self.local, &mut info)?;
+                    return self.done(&info).await.map(|()| true);
                 }
-                event = events.recv() => match event {
-                    // It was too slow: begin again where it is.
-                    None => return Ok(false),
-                    Some((_, JobEvent::Over(info))) => {
-                        let mut info = *info;
-                        super::job_service::add_task(&self.local, &mut info)?;
-                        return self.done(&info).await.map(|()| true);
-                    }
-                    Some((_, JobEvent::Ended(ended))) => {
-                        open.remove(&ended.end.fence.task.index);
-                        self.send_task(&ended).await?;
-                    }
-                    Some((_, JobEvent::Cancelled(ranges, how))) => self.send_cancelled(&ranges, how).await?,
-                    Some((_, JobEvent::Task(event))) => {
-                        if !self.wants(event.task) {
-                            continue;
-                        }
-                        let fence = self.fence(nonce, event.task, event.attempt);
-                        if matches!(event.kind, TaskEventKind::AttemptLost(_)) {
-                            self.send_output(fence).await?;
-                            open.remove(&event.task);
-                        }
-                        self.event(&event).await?;
-                        let begins = matches!(event.kind, TaskEventKind::Started);
-                        if self.live && begins && open.get(&event.task) != Some(&fence) {
-                            open.insert(event.task, fence);
-                            changes.push(self.change(fence));
-                        }
-                    }
-                },
+                Event::Job(Some(JobEvent::Ended(ended))) => {
+                    open.close(ended.end.fence.task.index);
+                    self.send_task(&ended).await?;
+                }
+                Event::Job(Some(JobEvent::Cancelled(ranges, how))) => {
+                    self.send_cancelled(&ranges, how).await?
+                }
+                Event::Job(Some(JobEvent::Task(event))) if self.wants(event.task) => {
+                    self.send_event(nonce, &event, &mut open).await?;
+                }
+                Event::Job(Some(JobEvent::Task(_))) => {}
             }
         }
     }
 
+    /// Sends what is known of a task at a worker.
+    async fn send_active(
+        &mut self,
+        nonce: JobNonce,
+        task: TaskInfo,
+        open: &mut Open,
+    ) -> Result<(), capnp::Error> {
+        let kind = match task.state {
+            TaskState::Running => TaskEventKind::Started,
+            TaskState::Unknown => TaskEventKind::Unknown(None),
+            TaskState::Queued
+            | TaskState::Starting
+            | TaskState::Done
+            | TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::Lost => TaskEventKind::Queued,
+        };
+        let fence = self.fence(nonce, task.index, task.attempt);
+        let TaskInfo { index, attempt, worker, .. } = task;
+        self.event(&TaskEvent { task: index, attempt, worker, kind }).await?;
+        if self.live || self.until_now {
+            self.send_earlier(fence).await?;
+            self.send_output(self.wanted_attempt(fence)).await?;
+        }
+        if self.live {
+            self.follow_output(fence, open);
+        }
+        Ok(())
+    }
+
+    async fn send_event(
+        &mut self,
+        nonce: JobNonce,
+        event: &TaskEvent,
+        open: &mut Open,
+    ) -> Result<(), capnp::Error> {
+        let fence = self.fence(nonce, event.task, event.attempt);
+        if matches!(event.kind, TaskEventKind::AttemptLost(_)) {
+            self.send_output(self.wanted_attempt(fence)).await?;
+            open.close(event.task);
+        }
+        self.event(event).await?;
+        if self.live && matches!(event.kind, TaskEventKind::Started) {
+            self.follow_output(fence, open);
+        }
+        Ok(())
+    }
+
+    /// From now on output of an attempt is sent as it comes, unless only another one is wanted.
+    fn follow_output(&self, fence: Fence, open: &mut Open) {
+        if self.wanted_attempt(fence) == fence {
+            open.open(fence, &self.local.shared.output);
+        }
+    }
+
+    /// The attempt of its task that is wanted instead of this one, if only one is.
+    fn wanted_attempt(&self, fence: Fence) -> Fence {
+        Fence { attempt: AttemptNumber(self.attempt.unwrap_or(fence.attempt.0)), ..fence }
+    }
+
     /// Sends a job that has ended.
     async fn send_ended(&mut self) -> Result<(), capnp::Error> {
-        let ended = self.local.ended_job(self.job)?.filter(|ended| self.viewer.sees(&ended.submission.owner));
-        let Some(ended) = ended else {
+        let Some(ended) = self.ended()? else {
             return Err(capnp::Error::failed("this job is no longer known".to_owned()));
         };
         let array = ended.submission.spec.array.as_ref();
@@ -252,7 +271,7 @@ impl Follower {
         if !self.wants(index) {
             return Ok(());
         }
-        let last = Fence { attempt: AttemptNumber(self.attempt.unwrap_or(end.fence.attempt.0)), ..end.fence };
+        let last = self.wanted_attempt(end.fence);
         self.send_earlier(last).await?;
         self.send_output(last).await?;
         if last == end.fence {
@@ -326,13 +345,6 @@ impl Follower {
         Fence { nonce, task: TaskId { job: self.job, index }, attempt: AttemptNumber(attempt) }
     }
 
-    fn change(&self, fence: Fence) -> Change {
-        let mut receiver = self.local.shared.output.subscribe(fence);
-        // What is there already counts as a change.
-        receiver.mark_changed();
-        wait_for_change(fence.task.index, receiver)
-    }
-
     async fn write(&mut self, fence: Fence, chunk: &crate::core::output::Chunk) -> Result<(), capnp::Error> {
         let mut request = self.sink.write_request();
         let mut params = request.get();
@@ -358,27 +370,86 @@ impl Follower {
     }
 }
 
-fn wait_for_change(index: u32, mut receiver: watch::Receiver<u64>) -> Change {
-    Box::pin(async move {
-        // The sender goes only with the output's loop, and then everything ends.
-        let _ = receiver.changed().await;
-        (index, receiver)
-    })
+/// A follower with its place.
+pub(super) struct Begun {
+    follower: Follower,
+    /// None for a job that has ended.
+    live: Option<(Watching, WatchStart)>,
 }
 
-/// A place among those who watch a job.
-struct Watching {
-    local: Local,
-    watcher: WatcherId,
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        let (pool, watcher) = (self.local.shared.pool.clone(), self.watcher);
-        self.local.shared.peers.unwatch(watcher);
-        tokio::task::spawn_local(async move {
-            // The pool may have ended: then nobody watches.
-            let _ = pool.update(move |pool, _| pool.unwatch(watcher)).await;
-        });
+impl Begun {
+    /// Sends all there is to send.
+    pub(super) async fn run(self) -> Result<(), capnp::Error> {
+        let Self { mut follower, mut live } = self;
+        while let Some((watching, start)) = live.take() {
+            if follower.send_live(watching, start).await? {
+                return Ok(());
+            }
+            match Watching::everything(&follower.local.shared, follower.viewer.clone(), follower.job).await? {
+                Ok(again) => live = Some(again),
+                Err(WatchError::NotLive) => {}
+                // Somebody took the place that it has just lost.
+                Err(error @ WatchError::TooMany(_)) => {
+                    return Err(capnp::Error::overloaded(error.to_string()));
+                }
+            }
+        }
+        follower.send_ended().await
     }
+}
+
+/// Attempts whose output is sent as it comes.
+#[derive(Default)]
+struct Open {
+    changes: FuturesUnordered<Change>,
+    by_task: BTreeMap<u32, (Fence, AbortHandle)>,
+}
+
+/// Waits for output of an attempt.
+type Change = Abortable<Pin<Box<dyn Future<Output = (Fence, Changes)>>>>;
+
+impl Open {
+    fn open(&mut self, fence: Fence, output: &OutputHandle) {
+        if self.by_task.get(&fence.task.index).is_some_and(|(open, _)| *open == fence) {
+            return;
+        }
+        self.close(fence.task.index);
+        let mut changes = output.subscribe(fence);
+        // What is there already counts as a change.
+        changes.mark_changed();
+        self.wait_for(fence, changes);
+    }
+
+    fn close(&mut self, task: u32) {
+        if let Some((_, handle)) = self.by_task.remove(&task) {
+            handle.abort();
+        }
+    }
+
+    fn wait_for(&mut self, fence: Fence, mut changes: Changes) {
+        let change: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move {
+            changes.changed().await;
+            (fence, changes)
+        });
+        let (change, handle) = futures::future::abortable(change);
+        self.by_task.insert(fence.task.index, (fence, handle));
+        self.changes.push(change);
+    }
+
+    /// The next attempt with output; `None` while there is none to wait for. Cancel-safe.
+    async fn changed(&mut self) -> Option<Fence> {
+        loop {
+            // One that was closed meanwhile is passed over.
+            if let Ok((fence, changes)) = self.changes.next().await? {
+                self.wait_for(fence, changes);
+                return Some(fence);
+            }
+        }
+    }
+}
+
+/// What happened, of all that a follower waits for.
+enum Event {
+    Output(Fence),
+    Job(Option<JobEvent>),
 }

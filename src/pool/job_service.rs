@@ -2,24 +2,20 @@
 
 use std::rc::Rc;
 
-use tokio::sync::mpsc;
-
 use super::client_service::{cancel_refusal, no_such_job, read_request, submit};
 use super::follow::Follower;
 use super::shared::{Local, Shared};
+use super::watching::Watching;
 use crate::core::id::JobId;
 use crate::core::job::{Array, JobSpec};
 use crate::core::limits;
 use crate::core::outcome::Cancel;
-use crate::core::pool::{JobEvent, Pool, Viewer, info_of_ended_task};
+use crate::core::pool::{Pool, Viewer, WatchError, info_of_ended_task};
 use crate::core::range::RangeSet;
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobInfo, TaskInfo, TaskState, Why};
 use crate::schema::pool_capnp::{cancel_result, following, job};
 use crate::wire;
-
-/// Events that a waiter lets pile up.
-const EVENTS_MAX: usize = 64;
 
 /// One job, for somebody who may see it.
 #[derive(Clone)]
@@ -59,25 +55,11 @@ impl JobService {
 
     /// Waits until the job has ended, or something about it has to be asked again.
     pub(super) async fn over(&self) -> Result<(), capnp::Error> {
-        let (viewer, id, peers) = (self.viewer.clone(), self.id, self.shared().peers.clone());
-        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-        let watcher = self
-            .shared()
-            .pool
-            .update(move |pool, _| {
-                let start = pool.watch(&viewer, id)?;
-                peers.watch(start.watcher, sender);
-                Some(start.watcher)
-            })
-            .await?;
-        let Some(watcher) = watcher else { return Ok(()) };
-        while let Some((_, event)) = events.recv().await {
-            if matches!(event, JobEvent::Over(_)) {
-                break;
-            }
+        match Watching::end(self.shared(), self.viewer.clone(), self.id).await? {
+            Ok(mut watching) => drop(watching.next().await),
+            Err(WatchError::NotLive) => {}
+            Err(WatchError::TooMany(_)) => tokio::time::sleep(self.shared().timing.wait_call / 4).await,
         }
-        self.shared().peers.unwatch(watcher);
-        self.shared().pool.update(move |pool, _| pool.unwatch(watcher)).await?;
         Ok(())
     }
 
@@ -92,7 +74,7 @@ impl JobService {
         let (done, newest) = self
             .shared()
             .pool
-            .update(move |pool, now| (pool.cancel(now, &viewer, id, &tasks, how), pool.load().newest))
+            .update(move |pool, now| (pool.cancel(now, &viewer, id, &tasks, how), pool.newest()))
             .await?;
         match done {
             Ok(done) => {
@@ -320,8 +302,15 @@ impl job::Server for JobService {
     ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let follower = Follower::read(self.local.clone(), self.viewer.clone(), self.id, params)?;
+        let begun = match follower.begin().await? {
+            Ok(begun) => begun,
+            Err(refused) => {
+                wire::refusal::write(&refused, results.get().init_refused());
+                return Ok(());
+            }
+        };
         let task = tokio::task::spawn_local(async move {
-            if let Err(error) = follower.run().await {
+            if let Err(error) = begun.run().await {
                 tracing::debug!(%error, "a following ended");
             }
         });

@@ -12,6 +12,7 @@ mod options;
 mod peers;
 mod shard;
 mod shared;
+mod watching;
 mod worker_service;
 
 use std::collections::HashMap;

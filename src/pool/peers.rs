@@ -30,6 +30,8 @@ pub(super) struct Peers(Arc<Mutex<Known>>);
 struct Known {
     connections: HashMap<ConnectionId, Line>,
     watchers: HashMap<WatcherId, mpsc::Sender<(JobId, JobEvent)>>,
+    /// Watchers that are gone, which the core does not know yet.
+    unwatched: Vec<WatcherId>,
 }
 
 struct Line {
@@ -64,7 +66,14 @@ impl Peers {
     }
 
     pub(super) fn unwatch(&self, id: WatcherId) {
-        self.known().watchers.remove(&id);
+        let mut known = self.known();
+        known.watchers.remove(&id);
+        known.unwatched.push(id);
+    }
+
+    /// Watchers that have gone since this was last asked.
+    pub(super) fn take_unwatched(&self) -> Vec<WatcherId> {
+        std::mem::take(&mut self.known().unwatched)
     }
 
     /// Carries out what a turn decided.
@@ -110,6 +119,7 @@ impl Known {
         if full {
             // It sees its channel end, and begins again from the pool's state.
             self.watchers.remove(&watcher);
+            self.unwatched.push(watcher);
         }
     }
 

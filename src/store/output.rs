@@ -10,19 +10,25 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
-use super::segment::{self, Frame};
+use super::segment::{self, Header, Scrutiny};
 use crate::core::id::Fence;
 use crate::core::limits;
 use crate::core::output::Chunk;
+
+/// Frames of one attempt that lie behind each other are known as one extent of about this size, in bytes.
+const EXTENT_BYTES: u64 = 64 << 10;
 
 /// The one who appends. What it wrote counts only after `sync`.
 pub struct OutputWriter {
     directory: PathBuf,
     shared: Arc<RwLock<Index>>,
     current: u32,
+    file: File,
     written: u64,
     /// Attempts that were written to since the last sync.
     touched: BTreeMap<Fence, u64>,
+    /// What became durable when a segment was finished, and was not told yet.
+    untold: Vec<(Fence, u64)>,
 }
 
 /// Anybody who reads.
@@ -55,24 +61,33 @@ pub enum OutputError {
 
 #[derive(Default)]
 struct Index {
+    directory: PathBuf,
     attempts: BTreeMap<Fence, Kept>,
-    segments: BTreeMap<u32, Segment>,
+    /// Bytes of each segment's file.
+    segments: BTreeMap<u32, u64>,
     bytes: u64,
     limit: u64,
 }
 
-struct Segment {
-    file: Arc<File>,
-    bytes: u64,
-}
-
 #[derive(Default)]
 struct Kept {
-    frames: Vec<(u32, Frame)>,
+    extents: Vec<Extent>,
     /// Position after the last byte that was written.
     written: u64,
     /// Position after the last byte that survives a crash.
     durable: u64,
+}
+
+/// Frames of one attempt that lie behind each other in a segment.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    segment: u32,
+    at: u64,
+    bytes: u64,
+    /// Position of the first byte of output.
+    position: u64,
+    /// And after the last.
+    end: u64,
 }
 
 impl OutputWriter {
@@ -82,65 +97,67 @@ impl OutputWriter {
     /// When it cannot be read or written.
     pub fn open(directory: &Path, limit: u64) -> io::Result<(Self, OutputReader)> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let mut index = Index { limit, ..Index::default() };
+        let mut index = Index { directory: directory.to_owned(), limit, ..Index::default() };
         let mut numbers: Vec<u32> = fs::read_dir(directory)?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".out")?.parse().ok())
             .collect();
         numbers.sort_unstable();
         for &number in &numbers {
-            index.load(directory, number)?;
+            index.load(number, Some(&number) == numbers.last())?;
         }
         let current = numbers.last().map_or(1, |last| last + 1);
+        let file = begin_segment(directory, current)?;
+        index.segments.insert(current, 0);
         let shared = Arc::new(RwLock::new(index));
-        let mut writer =
-            Self { directory: directory.to_owned(), shared, current, written: 0, touched: BTreeMap::new() };
-        writer.begin_segment(current)?;
-        let reader = OutputReader { shared: Arc::clone(&writer.shared) };
-        Ok((writer, reader))
+        let reader = OutputReader { shared: Arc::clone(&shared) };
+        let directory = directory.to_owned();
+        let (touched, untold) = (BTreeMap::new(), Vec::new());
+        Ok((Self { directory, shared, current, file, written: 0, touched, untold }, reader))
     }
 
-    /// Appends chunks of one attempt, in order. Bytes that are there already are passed over.
+    /// Appends chunks of one attempt, in order. Bytes that are there already are passed over. Of an attempt that nothing
+    /// is known of, the first chunk may begin anywhere: what was before it has been dropped.
     ///
     /// # Errors
     /// `Gap` if bytes before them are missing; nothing of the rest is taken then.
     pub fn append(&mut self, key: Fence, chunks: Vec<Chunk>) -> Result<(), OutputError> {
         for chunk in chunks {
-            let written = self.end_position(key);
-            if chunk.position > written {
+            let written = self.index().attempts.get(&key).map(|kept| kept.written);
+            if let Some(written) = written.filter(|written| chunk.position > *written) {
                 return Err(OutputError::Gap(written));
             }
-            if let Some(chunk) = chunk.from_position(written) {
+            if chunk.end() > limits::OUTPUT_PER_ATTEMPT_BYTES_MAX {
+                // Its worker should have known: no more is kept.
+                continue;
+            }
+            let wanted = written.unwrap_or(chunk.position);
+            if let Some(chunk) = chunk.from_position(wanted) {
                 self.append_one(key, &chunk)?;
             }
         }
         Ok(())
     }
 
-    fn append_one(&mut self, key: Fence, chunk: &Chunk) -> Result<(), OutputError> {
+    fn append_one(&mut self, key: Fence, chunk: &Chunk) -> io::Result<()> {
         if self.written >= limits::OUTPUT_SEGMENT_BYTES {
-            self.sync()?;
-            self.begin_segment(self.current + 1)?;
+            let durable = self.sync()?;
+            self.untold.extend(durable);
+            self.current += 1;
+            self.file = begin_segment(&self.directory, self.current)?;
+            self.written = 0;
         }
-        let mut bytes = Vec::with_capacity(segment::HEADER_BYTES + chunk.bytes.len());
-        segment::encode(key, chunk, &mut bytes);
-        let mut index = self.shared.write().expect("nobody panics with the index");
-        let segment = index.segments.get_mut(&self.current).expect("the current segment is known");
-        segment.file.write_all_at(&bytes, self.written)?;
-        segment.bytes += bytes.len() as u64;
-        index.bytes += bytes.len() as u64;
-        let length = u32::try_from(chunk.bytes.len()).expect("a chunk is bounded");
-        let frame = Frame {
+        let frame = segment::encode(key, chunk);
+        self.file.write_all_at(&frame, self.written)?;
+        let extent = Extent {
+            segment: self.current,
             at: self.written,
+            bytes: frame.len() as u64,
             position: chunk.position,
-            offset: chunk.offset,
-            stream: chunk.stream,
-            length,
+            end: chunk.end(),
         };
-        let kept = index.attempts.entry(key).or_default();
-        kept.frames.push((self.current, frame));
-        kept.written = frame.end();
-        self.touched.insert(key, frame.end());
-        self.written += bytes.len() as u64;
+        self.shared.write().expect("nobody panics with the index").add(key, extent);
+        self.touched.insert(key, chunk.end());
+        self.written += extent.bytes;
         Ok(())
     }
 
@@ -149,20 +166,20 @@ impl OutputWriter {
     /// # Errors
     /// When the disk fails: then nothing since the last sync may be relied on.
     pub fn sync(&mut self) -> io::Result<Vec<(Fence, u64)>> {
+        let mut durable = std::mem::take(&mut self.untold);
         if self.touched.is_empty() {
-            return Ok(Vec::new());
+            return Ok(durable);
         }
-        let file = Arc::clone(&self.index().segments[&self.current].file);
-        file.sync_data()?;
-        let touched: Vec<(Fence, u64)> = std::mem::take(&mut self.touched).into_iter().collect();
+        self.file.sync_data()?;
         let mut index = self.shared.write().expect("nobody panics with the index");
-        for (key, end) in &touched {
-            if let Some(kept) = index.attempts.get_mut(key) {
-                kept.durable = *end;
+        for (key, end) in std::mem::take(&mut self.touched) {
+            if let Some(kept) = index.attempts.get_mut(&key) {
+                kept.durable = end;
             }
+            durable.push((key, end));
         }
-        index.drop_oldest(&self.directory, self.current)?;
-        Ok(touched)
+        index.drop_oldest(self.current)?;
+        Ok(durable)
     }
 
     /// The position after the last byte of an attempt that was written.
@@ -170,25 +187,21 @@ impl OutputWriter {
         self.index().attempts.get(&key).map_or(0, |kept| kept.written)
     }
 
-    fn begin_segment(&mut self, number: u32) -> io::Result<()> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(path(&self.directory, number))?;
-        File::open(&self.directory)?.sync_all()?;
-        let segment = Segment { file: Arc::new(file), bytes: 0 };
-        self.shared.write().expect("nobody panics with the index").segments.insert(number, segment);
-        self.current = number;
-        self.written = 0;
-        Ok(())
-    }
-
     fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.shared.read().expect("nobody panics with the index")
     }
+}
+
+/// A new file, whose name survives a crash.
+fn begin_segment(directory: &Path, number: u32) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path(directory, number))?;
+    File::open(directory)?.sync_all()?;
+    Ok(file)
 }
 
 impl OutputReader {
@@ -197,85 +210,136 @@ impl OutputReader {
     /// # Errors
     /// When a segment cannot be read.
     pub fn read(&self, key: Fence, from: u64, bytes_max: usize) -> io::Result<OutputRead> {
-        let (frames, files) = {
-            let index = self.shared.read().expect("nobody panics with the index");
-            let Some(kept) = index.attempts.get(&key) else { return Ok(OutputRead::Nothing) };
-            if let Some((_, first)) = kept.frames.first()
-                && first.position > from
-            {
-                return Ok(OutputRead::Gone(first.position));
-            }
-            if kept.frames.is_empty() && from < kept.durable {
-                return Ok(OutputRead::Gone(kept.durable));
-            }
-            let start = kept.frames.partition_point(|(_, frame)| frame.end() <= from);
-            let mut frames = Vec::new();
-            let mut bytes = 0;
-            for &(number, frame) in &kept.frames[start..] {
-                if bytes >= bytes_max || frame.end() > kept.durable {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut next = from;
+        while next - from < bytes_max as u64 {
+            let (extent, directory) = {
+                let index = self.index();
+                let Some(kept) = index.attempts.get(&key) else { break };
+                let after = kept.extents.partition_point(|extent| extent.end <= next);
+                let Some(extent) = kept.extents.get(after).filter(|extent| extent.position < kept.durable)
+                else {
+                    break;
+                };
+                if extent.position > next {
+                    // Whoever reads is told of a hole before anything behind it.
+                    if chunks.is_empty() {
+                        return Ok(OutputRead::Gone(extent.position));
+                    }
                     break;
                 }
-                bytes += frame.length as usize;
-                frames.push((number, frame));
+                // An extent still grows while it is read; what is durable of it does not change.
+                (Extent { end: extent.end.min(kept.durable), ..*extent }, index.directory.clone())
+            };
+            let file = match File::open(path(&directory, extent.segment)) {
+                // Dropped since: the next look tells.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            let part = (extent.at, extent.bytes);
+            let read = match segment::read(&file, part, key, next) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!(segment = extent.segment, at = extent.at, "kept output is damaged");
+                    if chunks.is_empty() {
+                        return Ok(OutputRead::Gone(extent.end));
+                    }
+                    break;
+                }
+                read => read?,
+            };
+            chunks.extend(read.into_iter().filter(|chunk| chunk.end() <= extent.end));
+            match chunks.last() {
+                Some(last) if last.end() > next => next = last.end(),
+                _ => break,
             }
-            let files: BTreeMap<u32, Arc<File>> = frames
-                .iter()
-                .map(|(number, _)| (*number, Arc::clone(&index.segments[number].file)))
-                .collect();
-            (frames, files)
-        };
-        let chunks = frames.iter().map(|(number, frame)| frame.read(&files[number], key));
-        let mut chunks = chunks.collect::<io::Result<Vec<Chunk>>>()?;
-        if let Some(first) = chunks.first_mut() {
-            *first = first.clone().from_position(from).expect("the first frame ends after the position");
         }
         Ok(if chunks.is_empty() { OutputRead::Nothing } else { OutputRead::Chunks(chunks) })
     }
 
     /// The position after the last byte of an attempt that survives a crash.
     pub fn durable_end(&self, key: Fence) -> u64 {
-        let index = self.shared.read().expect("nobody panics with the index");
-        index.attempts.get(&key).map_or(0, |kept| kept.durable)
+        self.index().attempts.get(&key).map_or(0, |kept| kept.durable)
     }
 
     /// Bytes that are kept, and at most.
     pub fn usage(&self) -> (u64, u64) {
-        let index = self.shared.read().expect("nobody panics with the index");
+        let index = self.index();
         (index.bytes, index.limit)
+    }
+
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.shared.read().expect("nobody panics with the index")
     }
 }
 
 impl Index {
-    fn load(&mut self, directory: &Path, number: u32) -> io::Result<()> {
-        let file = OpenOptions::new().read(true).write(true).open(path(directory, number))?;
-        let (frames, end) = segment::scan(&file)?;
-        if frames.is_empty() {
-            return fs::remove_file(path(directory, number));
+    /// Learns of the frames of a segment. Only the newest can have been torn by a crash; what is wrong in another one was
+    /// damaged, and is left alone.
+    fn load(&mut self, number: u32, is_newest: bool) -> io::Result<()> {
+        let path = path(&self.directory, number);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let scrutiny = if is_newest { Scrutiny::Bytes } else { Scrutiny::Headers };
+        let mut extents: Vec<(Fence, Extent)> = Vec::new();
+        let end = segment::scan(&file, scrutiny, |at, header: Header| {
+            let (position, end, bytes) = (header.position, header.end(), header.file_bytes());
+            extents.push((header.key, Extent { segment: number, at, bytes, position, end }));
+        })?;
+        let length = file.metadata()?.len();
+        if extents.is_empty() {
+            return fs::remove_file(path);
         }
-        file.set_len(end)?;
-        for (key, frame) in frames {
-            let kept = self.attempts.entry(key).or_default();
-            kept.written = kept.written.max(frame.end());
-            kept.durable = kept.written;
-            kept.frames.push((number, frame));
+        if is_newest {
+            file.set_len(end)?;
+            // The page cache may be all that has it: nobody may be told that it is durable before.
+            file.sync_data()?;
+        } else if end < length {
+            tracing::error!(segment = %path.display(), at = end, "kept output is damaged: what follows is lost");
         }
-        self.bytes += end;
-        self.segments.insert(number, Segment { file: Arc::new(file), bytes: end });
+        self.segments.insert(number, 0);
+        for (key, extent) in extents {
+            self.add(key, extent);
+        }
+        self.attempts.values_mut().for_each(|kept| kept.durable = kept.written);
         Ok(())
     }
 
+    /// Learns of a frame; behind another one of the same attempt it becomes part of that extent.
+    fn add(&mut self, key: Fence, frame: Extent) {
+        self.bytes += frame.bytes;
+        *self.segments.entry(frame.segment).or_default() += frame.bytes;
+        let kept = self.attempts.entry(key).or_default();
+        kept.written = frame.end;
+        match kept.extents.last_mut() {
+            Some(last)
+                if last.segment == frame.segment
+                    && last.at + last.bytes == frame.at
+                    && last.end == frame.position
+                    && last.bytes < EXTENT_BYTES =>
+            {
+                last.bytes += frame.bytes;
+                last.end = frame.end;
+            }
+            _ => kept.extents.push(frame),
+        }
+    }
+
     /// Drops whole segments, oldest first, until the limit holds; never the current one.
-    fn drop_oldest(&mut self, directory: &Path, current: u32) -> io::Result<()> {
+    fn drop_oldest(&mut self, current: u32) -> io::Result<()> {
+        let mut dropped = None;
         while self.bytes > self.limit
-            && let Some((&number, _)) = self.segments.first_key_value()
+            && let Some((&number, &bytes)) = self.segments.first_key_value()
             && number != current
         {
-            fs::remove_file(path(directory, number))?;
-            let segment = self.segments.remove(&number).expect("the segment was just found");
-            self.bytes -= segment.bytes;
-            for kept in self.attempts.values_mut() {
-                kept.frames.retain(|(other, _)| *other != number);
-            }
+            fs::remove_file(path(&self.directory, number))?;
+            self.segments.remove(&number);
+            self.bytes -= bytes;
+            dropped = Some(number);
+        }
+        if let Some(newest) = dropped {
+            self.attempts.retain(|_, kept| {
+                kept.extents.retain(|extent| extent.segment > newest);
+                !kept.extents.is_empty()
+            });
         }
         Ok(())
     }
@@ -353,6 +417,54 @@ mod tests {
         writer.sync().unwrap();
 
         assert_eq!(all(&reader, key(1), 0), b"abcdef");
+    }
+
+    #[test]
+    fn damage_in_a_finished_segment_is_told_and_hides_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, _) = OutputWriter::open(directory.path(), 1 << 30).unwrap();
+        for n in 0..3_u64 {
+            writer.append(key(1), vec![chunk(n * 3, b"abc")]).unwrap();
+            writer.sync().unwrap();
+            // Each time it is opened a new segment begins.
+            drop(writer);
+            (writer, _) = OutputWriter::open(directory.path(), 1 << 30).unwrap();
+        }
+        drop(writer);
+        let mut bytes = fs::read(path(directory.path(), 2)).unwrap();
+        bytes[0] ^= 1;
+        fs::write(path(directory.path(), 2), &bytes).unwrap();
+
+        let (_writer, reader) = OutputWriter::open(directory.path(), 1 << 30).unwrap();
+
+        assert_eq!(reader.read(key(1), 0, 100).unwrap(), OutputRead::Chunks(vec![chunk(0, b"abc")]));
+        assert_eq!(reader.read(key(1), 3, 100).unwrap(), OutputRead::Gone(6));
+        assert_eq!(all(&reader, key(1), 6), b"abc");
+    }
+
+    #[test]
+    fn what_is_known_of_many_small_frames_stays_small() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, reader) = OutputWriter::open(directory.path(), 1 << 30).unwrap();
+        for n in 0..10_000 {
+            writer.append(key(1), vec![chunk(n, b"x")]).unwrap();
+        }
+        writer.sync().unwrap();
+
+        assert!(reader.index().attempts[&key(1)].extents.len() < 20);
+        assert_eq!(all(&reader, key(1), 9_990), b"xxxxxxxxxx");
+    }
+
+    #[test]
+    fn an_attempt_of_which_everything_was_dropped_goes_on_where_its_worker_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut writer, reader) = OutputWriter::open(directory.path(), 1 << 30).unwrap();
+
+        writer.append(key(1), vec![chunk(500, b"abc")]).unwrap();
+        writer.sync().unwrap();
+
+        assert_eq!(reader.read(key(1), 0, 100).unwrap(), OutputRead::Gone(500));
+        assert_eq!(all(&reader, key(1), 500), b"abc");
     }
 
     #[test]

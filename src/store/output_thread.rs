@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::output::{OutputError, OutputReader, OutputWriter};
 use crate::core::id::Fence;
@@ -13,6 +13,8 @@ use crate::core::output::Chunk;
 
 /// Appends that wait; more make their senders wait, and so their workers.
 const QUEUE_MAX: usize = 1024;
+/// Bytes of them, in KiB: what a slow disk lets pile up.
+const QUEUE_KIB_MAX: usize = 64 << 10;
 /// Appends that one sync covers.
 const BATCH_MAX: usize = 512;
 
@@ -20,6 +22,8 @@ struct Append {
     key: Fence,
     chunks: Vec<Chunk>,
     answer: oneshot::Sender<Result<(), OutputError>>,
+    /// Its share of what may wait.
+    _share: OwnedSemaphorePermit,
 }
 
 /// The loop, to be run on a thread of its own.
@@ -33,17 +37,26 @@ pub struct OutputLoop {
 #[derive(Clone)]
 pub struct OutputHandle {
     appends: mpsc::Sender<Append>,
+    room: Arc<Semaphore>,
     reader: OutputReader,
     watched: Watched,
 }
 
 type Watched = Arc<Mutex<BTreeMap<Fence, watch::Sender<u64>>>>;
 
+/// The durable end of an attempt's output, as it moves.
+pub struct Changes {
+    key: Fence,
+    end: watch::Receiver<u64>,
+    watched: Watched,
+}
+
 /// The loop and its handle.
 pub fn output_loop(writer: OutputWriter, reader: OutputReader) -> (OutputLoop, OutputHandle) {
     let (sender, appends) = mpsc::channel(QUEUE_MAX);
+    let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
     let watched = Watched::default();
-    let handle = OutputHandle { appends: sender, reader, watched: Arc::clone(&watched) };
+    let handle = OutputHandle { appends: sender, room, reader, watched: Arc::clone(&watched) };
     (OutputLoop { writer, appends, watched }, handle)
 }
 
@@ -56,10 +69,10 @@ impl OutputLoop {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while self.appends.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let mut answers = Vec::with_capacity(batch.len());
-            for append in batch.drain(..) {
-                match self.writer.append(append.key, append.chunks) {
+            for Append { key, chunks, answer, _share } in batch.drain(..) {
+                match self.writer.append(key, chunks) {
                     Err(OutputError::Io(error)) => return Err(OutputError::Io(error)),
-                    result => answers.push((append.answer, result)),
+                    result => answers.push((answer, result)),
                 }
             }
             let durable = self.writer.sync()?;
@@ -67,22 +80,24 @@ impl OutputLoop {
                 // Whoever asked may have hung up.
                 let _ = answer.send(result);
             }
-            self.tell(&durable);
-        }
-        Ok(())
-    }
-
-    fn tell(&self, durable: &[(Fence, u64)]) {
-        let mut watched = self.watched.lock().expect("nobody panics with the watched");
-        for (key, end) in durable {
-            if let Some(sender) = watched.get(key) {
-                sender.send_replace(*end);
-                if sender.is_closed() {
-                    watched.remove(key);
+            let watched = self.watched.lock().expect("nobody panics with the watched");
+            for (key, end) in durable {
+                if let Some(sender) = watched.get(&key) {
+                    forward(sender, end);
                 }
             }
         }
+        Ok(())
     }
+}
+
+/// Two look at the same time: the later end counts.
+fn forward(sender: &watch::Sender<u64>, end: u64) {
+    sender.send_if_modified(|known| {
+        let moves = end > *known;
+        *known = end.max(*known);
+        moves
+    });
 }
 
 impl OutputHandle {
@@ -91,9 +106,12 @@ impl OutputHandle {
     /// # Errors
     /// `Gap` if bytes before it are missing; an I/O error when the loop has ended.
     pub async fn append(&self, key: Fence, chunks: Vec<Chunk>) -> Result<(), OutputError> {
-        let (answer, answered) = oneshot::channel();
         let gone = || OutputError::Io(std::io::Error::other("the output's loop has ended"));
-        self.appends.send(Append { key, chunks, answer }).await.map_err(|_| gone())?;
+        let bytes: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        let share = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUE_KIB_MAX)).expect("a clamped number");
+        let share = Arc::clone(&self.room).acquire_many_owned(share).await.map_err(|_| gone())?;
+        let (answer, answered) = oneshot::channel();
+        self.appends.send(Append { key, chunks, answer, _share: share }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -103,26 +121,13 @@ impl OutputHandle {
     }
 
     /// The durable end of an attempt's output, as it moves.
-    pub fn subscribe(&self, key: Fence) -> watch::Receiver<u64> {
+    pub fn subscribe(&self, key: Fence) -> Changes {
         let mut watched = self.watched.lock().expect("nobody panics with the watched");
-        watched.retain(|_, sender| !sender.is_closed());
-        let receiver = match watched.get(&key) {
-            Some(sender) => sender.subscribe(),
-            None => {
-                let (sender, receiver) = watch::channel(self.reader.durable_end(key));
-                watched.insert(key, sender);
-                receiver
-            }
-        };
-        drop(watched);
-        // What became durable between the look and the entry in the list.
-        let end = self.reader.durable_end(key);
-        if *receiver.borrow() < end
-            && let Some(sender) = self.watched.lock().expect("nobody panics with the watched").get(&key)
-        {
-            sender.send_replace(end);
-        }
-        receiver
+        let sender = watched.entry(key).or_insert_with(|| watch::channel(0).0);
+        let end = sender.subscribe();
+        // Whatever became durable before we were in the list; afterwards the loop tells.
+        forward(sender, self.reader.durable_end(key));
+        Changes { key, end, watched: Arc::clone(&self.watched) }
     }
 
     /// Waits until an attempt's output is durable up to a position. Cancel-safe.
@@ -130,9 +135,30 @@ impl OutputHandle {
         if self.reader.durable_end(key) >= position {
             return;
         }
-        let mut end = self.subscribe(key);
         // The sender goes only with the loop; then whoever waits is ended with everything else.
-        let _ = end.wait_for(|end| *end >= position).await;
+        let _ = self.subscribe(key).end.wait_for(|end| *end >= position).await;
+    }
+}
+
+impl Changes {
+    /// What is there already counts as a change.
+    pub fn mark_changed(&mut self) {
+        self.end.mark_changed();
+    }
+
+    /// Waits until the end has moved. Cancel-safe.
+    pub async fn changed(&mut self) {
+        // The sender goes only with the loop, and then everything ends.
+        let _ = self.end.changed().await;
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        let mut watched = self.watched.lock().expect("nobody panics with the watched");
+        if watched.get(&self.key).is_some_and(|sender| sender.receiver_count() <= 1) {
+            watched.remove(&self.key);
+        }
     }
 }
 
@@ -155,6 +181,7 @@ mod tests {
         handle.append(key, vec![chunk]).await.unwrap();
 
         waiting.await.unwrap();
+        assert!(handle.watched.lock().unwrap().is_empty(), "nobody watches any longer");
         drop(handle);
         running.await.unwrap().unwrap();
     }

@@ -13,7 +13,7 @@ use crate::core::record::{
 use crate::core::time::{Timestamp, WallTime};
 use crate::core::view::TaskState;
 
-use super::batch::{Effect, JobEvent};
+use super::batch::{Effect, Interest, JobEvent};
 use super::job::{Active, Job, Phase, Tried};
 use super::relog::Item;
 use super::worker::Worker;
@@ -231,10 +231,8 @@ impl Pool {
         for (job, ended) in std::mem::take(&mut self.turn.over) {
             let id = job.submission.job;
             let info = Self::info_of_ended(&ended);
-            for &watcher in &job.watchers {
-                if let Some(jobs) = self.watchers.get_mut(&watcher) {
-                    jobs.remove(&id);
-                }
+            for &watcher in job.watchers.keys() {
+                self.watchers.remove(&watcher);
                 let event = JobEvent::Over(Box::new(info.clone()));
                 self.turn.act(Effect::Notify { watcher, job: id, event });
             }
@@ -253,7 +251,8 @@ impl Pool {
     /// Tells all who watch a job.
     pub(super) fn notify(&mut self, job: JobId, event: &JobEvent) {
         let Some(watchers) = self.jobs.get(&job).map(|job| &job.watchers) else { return };
-        for &watcher in watchers {
+        let everything = watchers.iter().filter(|(_, interest)| **interest == Interest::Everything);
+        for (&watcher, _) in everything {
             self.turn.act(Effect::Notify { watcher, job, event: event.clone() });
         }
     }

@@ -16,6 +16,14 @@ use super::access::Identity;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatcherId(pub u64);
 
+/// How much a watcher is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    Everything,
+    /// Only that nothing follows.
+    End,
+}
+
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobEvent {

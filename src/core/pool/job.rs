@@ -1,7 +1,7 @@
 //! A job that has not ended: which of its tasks wait, which are at workers, how the others ended.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::id::{AttemptNumber, Fence, Incarnation, TaskId, WorkerId};
@@ -12,7 +12,7 @@ use crate::core::scheduler::ClassKey;
 use crate::core::time::{Timestamp, WallTime};
 use crate::core::view::{Counts, TaskState};
 
-use super::batch::WatcherId;
+use super::batch::{Interest, WatcherId};
 
 /// A live job. Its tasks are either waiting, active, or over; those that are over are only counted here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Job {
     pub(super) over: Counts,
     pub(super) failed: RangeSet,
     pub(super) started: Option<WallTime>,
-    pub(super) watchers: BTreeSet<WatcherId>,
+    pub(super) watchers: BTreeMap<WatcherId, Interest>,
 }
 
 /// Attempts of a task that waits again.
@@ -86,7 +86,7 @@ impl Job {
             over: Counts::default(),
             failed: RangeSet::default(),
             started: None,
-            watchers: BTreeSet::new(),
+            watchers: BTreeMap::new(),
         }
     }
 

@@ -35,7 +35,7 @@ pub use self::cancel::{AbandonError, CancelError};
 pub use self::job::{Job, Phase};
 pub use self::membership::{RegisterError, RemoveError};
 pub use self::submit::{Submit, SubmitError};
-pub use self::view::{JobPage, Load, WatchStart, WorkerPage, info_of_ended_task};
+pub use self::view::{JobPage, Load, WatchError, WatchStart, WorkerPage, info_of_ended_task};
 pub use self::worker::{Hearing, Intake, Worker};
 
 use super::id::{ConnectionId, Epoch, Fence, Fingerprint, JobId, RequestId, TokenId, WorkerId};
@@ -117,7 +117,7 @@ pub struct Pool {
     tokens: BTreeMap<TokenId, TokenState>,
     scheduler: Scheduler,
     timers: BTreeSet<(Timestamp, timer::Timer)>,
-    watchers: BTreeMap<WatcherId, BTreeSet<JobId>>,
+    watchers: BTreeMap<WatcherId, JobId>,
     last_watcher: WatcherId,
     relog: relog::Relog,
     turn: batch::Gathered,

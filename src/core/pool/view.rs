@@ -14,7 +14,7 @@ use crate::core::view::{
     Counts, JobFilter, JobInfo, TaskEnd, TaskInfo, TaskState, TermCount, Why, WorkerInfo, WorkerState,
 };
 
-use super::batch::WatcherId;
+use super::batch::{Interest, WatcherId};
 use super::job::{Active, Job, Phase};
 use super::worker::Hearing;
 use super::{Pool, Viewer};
@@ -37,6 +37,17 @@ pub struct WorkerPage {
     pub workers: Vec<WorkerInfo>,
     /// Whether there are more.
     pub more: bool,
+}
+
+/// Why a job is not watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    /// It has ended, does not exist, or may not be seen.
+    #[error("no such live job")]
+    NotLive,
+    /// So many watch it already.
+    #[error("{0} others follow this job already")]
+    TooMany(usize),
 }
 
 /// Where a watcher begins: what it is told afterwards is what happens after this.
@@ -144,11 +155,29 @@ impl Pool {
         Some(tasks)
     }
 
-    /// Begins to watch a live job.
-    pub fn watch(&mut self, viewer: &Viewer, id: JobId) -> Option<WatchStart> {
-        let job = self.seen_job(viewer, id)?;
-        if job.watchers.len() >= limits::FOLLOWERS_PER_JOB_MAX {
-            return None;
+    /// Begins to watch a live job: everything that happens to it.
+    pub fn watch(&mut self, viewer: &Viewer, id: JobId) -> Result<WatchStart, WatchError> {
+        self.watch_for(viewer, id, Interest::Everything)
+    }
+
+    /// Begins to watch for the end of a live job.
+    pub fn watch_end(&mut self, viewer: &Viewer, id: JobId) -> Result<WatcherId, WatchError> {
+        self.watch_for(viewer, id, Interest::End).map(|start| start.watcher)
+    }
+
+    fn watch_for(
+        &mut self,
+        viewer: &Viewer,
+        id: JobId,
+        interest: Interest,
+    ) -> Result<WatchStart, WatchError> {
+        let job = self.seen_job(viewer, id).ok_or(WatchError::NotLive)?;
+        let bound = match interest {
+            Interest::Everything => limits::FOLLOWERS_PER_JOB_MAX,
+            Interest::End => limits::WAITERS_PER_JOB_MAX,
+        };
+        if job.watchers.values().filter(|other| **other == interest).count() >= bound {
+            return Err(WatchError::TooMany(bound));
         }
         let info = self.info_of(job);
         let active = job.active.iter().map(|(&index, active)| self.active_info(index, active)).collect();
@@ -165,17 +194,17 @@ impl Pool {
         let nonce = job.submission.nonce;
         self.last_watcher.0 += 1;
         let watcher = self.last_watcher;
-        self.watchers.entry(watcher).or_default().insert(id);
-        self.jobs.get_mut(&id).expect("the job was just found").watchers.insert(watcher);
-        Some(WatchStart { watcher, nonce, info, active, over })
+        self.watchers.insert(watcher, id);
+        self.jobs.get_mut(&id).expect("the job was just found").watchers.insert(watcher, interest);
+        Ok(WatchStart { watcher, nonce, info, active, over })
     }
 
     /// Ends a watching.
     pub fn unwatch(&mut self, watcher: WatcherId) {
-        for id in self.watchers.remove(&watcher).unwrap_or_default() {
-            if let Some(job) = self.jobs.get_mut(&id) {
-                job.watchers.remove(&watcher);
-            }
+        if let Some(id) = self.watchers.remove(&watcher)
+            && let Some(job) = self.jobs.get_mut(&id)
+        {
+            job.watchers.remove(&watcher);
         }
     }
 
@@ -240,6 +269,11 @@ impl Pool {
             load.unknown += counts.of(TaskState::Unknown);
         }
         load
+    }
+
+    /// The highest job id given out so far; 0 if there is none.
+    pub fn newest(&self) -> JobId {
+        self.counters.job
     }
 
     /// Whether there is no job that has not ended.

@@ -21,6 +21,8 @@ pub(super) struct Agent {
     outbox: Vec<u8>,
     /// Whether epoll tells when there is room to write.
     waits_for_room: bool,
+    /// Whether it has said hello: before that it is told nothing, and afterwards everything from there on.
+    greeted: bool,
 }
 
 impl Executor {
@@ -40,7 +42,8 @@ impl Executor {
         match watch.and_then(|()| Ok(self.watched.add(&stream, Source::Agent)?)) {
             Ok(watch) => {
                 let (inbox, outbox) = (Vec::new(), Vec::new());
-                self.agent = Some(Agent { stream, watch, inbox, outbox, waits_for_room: false });
+                self.agent =
+                    Some(Agent { stream, watch, inbox, outbox, waits_for_room: false, greeted: false });
             }
             Err(error) => tracing::warn!(%error, "cannot watch an agent"),
         }
@@ -95,6 +98,9 @@ impl Executor {
         self.pause();
         // Whatever an agent before this one wanted.
         self.stay = Stay::ForEver;
+        if let Some(agent) = &mut self.agent {
+            agent.greeted = true;
+        }
         let welcome =
             FromExecutor::Welcome { incarnation: self.incarnation, held: self.held(), dial: self.dial };
         self.say(&welcome);
@@ -102,7 +108,7 @@ impl Executor {
 
     /// Says something to the agent, if there is one: a later one is told what counts when it says hello.
     pub(super) fn say(&mut self, word: &FromExecutor) {
-        if let Some(agent) = &mut self.agent {
+        if let Some(agent) = self.agent.as_mut().filter(|agent| agent.greeted) {
             agent.outbox.extend(wire::encode_from(word));
         }
     }
