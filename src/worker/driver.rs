@@ -70,6 +70,10 @@ enum Line {
     MadeAnew,
 }
 
+/// An executor that says no welcome so often speaks another language.
+const MEETINGS_MAX: u32 = 10;
+const MEET_AGAIN: Duration = Duration::from_millis(50);
+
 /// An executor that has said what it has.
 struct Met {
     agent: Agent,
@@ -84,11 +88,15 @@ async fn meet_executor(options: &JoinOptions, home: &Home) -> anyhow::Result<Met
         work_directory: options.work_directory.clone(),
         timing: options.timing,
     };
-    let (to, mut from) = connect_or_start(&executor).await?;
-    let Some(FromExecutor::Welcome { incarnation, held, .. }) = from.recv().await else {
-        anyhow::bail!("the executor does not speak our protocol");
-    };
-    Ok(Met { agent: Agent::new(incarnation, held), incarnation, to, from })
+    for _ in 0..MEETINGS_MAX {
+        let (to, mut from) = connect_or_start(&executor).await?;
+        if let Some(FromExecutor::Welcome { incarnation, held, .. }) = from.recv().await {
+            return Ok(Met { agent: Agent::new(incarnation, held), incarnation, to, from });
+        }
+        // One that is being killed may still let us in.
+        tokio::time::sleep(MEET_AGAIN).await;
+    }
+    anyhow::bail!("the executor does not speak our protocol")
 }
 
 /// A registration with all that belongs to it.
