@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use capnp::traits::Owned;
+
 use crate::core::attempt::{FromExecutor, Held, Launch, ToExecutor};
 use crate::core::id::{Fence, Incarnation};
 use crate::core::limits;
 use crate::schema::executor_capnp::{from_executor, held, launch, to_executor};
 use crate::schema::worker_capnp::position;
 
-use super::{WireError, fence, job, outcome, output, text, worker};
+use super::{WireError, fence, job, message, outcome, output, text, worker};
 
 /// The version of `schema/executor.capnp` that this program speaks.
 pub const VERSION: u16 = 1;
@@ -17,35 +19,27 @@ pub const FRAME_BYTES_MAX: usize = 32 << 20;
 
 /// The first message of an agent.
 pub fn hello() -> Vec<u8> {
-    let mut message = capnp::message::Builder::new_default();
-    message.init_root::<to_executor::Builder<'_>>().set_hello(VERSION);
-    frame(&message)
+    frame::<to_executor::Owned>(|mut to| to.set_hello(VERSION))
 }
 
 /// A message to an executor as a frame.
 pub fn encode_to(word: &ToExecutor) -> Vec<u8> {
-    let mut message = capnp::message::Builder::new_default();
-    write_to(word, message.init_root());
-    frame(&message)
+    frame::<to_executor::Owned>(|to| write_to(word, to))
 }
 
 /// A message of an executor as a frame.
 pub fn encode_from(word: &FromExecutor) -> Vec<u8> {
-    let mut message = capnp::message::Builder::new_default();
-    write_from(word, message.init_root());
-    frame(&message)
+    frame::<from_executor::Owned>(|to| write_from(word, to))
 }
 
 /// A frame's body as a message to an executor; `None` for a hello of a version that is understood.
-pub fn decode_to(mut body: &[u8]) -> Result<Option<ToExecutor>, WireError> {
-    let message = capnp::serialize::read_message(&mut body, options())?;
-    read_to(message.get_root()?)
+pub fn decode_to(body: &[u8]) -> Result<Option<ToExecutor>, WireError> {
+    message::decode::<to_executor::Owned, _>(body, read_to)
 }
 
 /// A frame's body as a message of an executor.
-pub fn decode_from(mut body: &[u8]) -> Result<FromExecutor, WireError> {
-    let message = capnp::serialize::read_message(&mut body, options())?;
-    read_from(message.get_root()?)
+pub fn decode_from(body: &[u8]) -> Result<FromExecutor, WireError> {
+    message::decode::<from_executor::Owned, _>(body, read_from)
 }
 
 /// Takes a whole frame from the front of what was read: its body, and how much of `read` it took.
@@ -58,20 +52,10 @@ pub fn next_frame(read: &[u8]) -> Result<Option<(&[u8], usize)>, WireError> {
     Ok(rest.get(..length).map(|body| (body, 4 + length)))
 }
 
-fn frame(message: &capnp::message::Builder<capnp::message::HeapAllocator>) -> Vec<u8> {
-    let words = capnp::serialize::compute_serialized_size_in_words(message);
-    let mut frame = Vec::with_capacity(4 + words * 8);
-    let length = u32::try_from(words * 8).expect("a frame is bounded");
-    frame.extend(length.to_le_bytes());
-    capnp::serialize::write_message(&mut frame, message).expect("a Vec takes every write");
-    frame
-}
-
-fn options() -> capnp::message::ReaderOptions {
-    capnp::message::ReaderOptions {
-        traversal_limit_in_words: Some(4 * FRAME_BYTES_MAX / 8),
-        nesting_limit: limits::MESSAGE_DEPTH_MAX,
-    }
+fn frame<S: Owned>(write: impl FnOnce(S::Builder<'_>)) -> Vec<u8> {
+    let body = message::encode::<S>(write);
+    let length = u32::try_from(body.len()).expect("a frame is bounded");
+    [&length.to_le_bytes()[..], &body].concat()
 }
 
 fn write_to(word: &ToExecutor, mut to: to_executor::Builder<'_>) {

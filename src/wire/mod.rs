@@ -8,6 +8,7 @@ pub mod fence;
 pub mod hello;
 pub mod job;
 pub mod label;
+mod message;
 pub mod outcome;
 pub mod output;
 pub mod record;

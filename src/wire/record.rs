@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::core::id::{
     AttemptNumber, Epoch, Fingerprint, Incarnation, JobId, JobNonce, RequestId, TokenId, WorkerId,
 };
-use crate::core::limits;
 use crate::core::record::{
     ActiveState, Assignment, ClientState, Counters, JobEnded, JobState, PutBack, Record, Submission,
     TaskEnded, TokenState, Validity, WorkerState,
@@ -14,7 +13,7 @@ use crate::core::record::{
 use crate::core::time::WallTime;
 use crate::schema::record_capnp as schema;
 
-use super::{WireError, fence, job, label, outcome, task, text, token, worker};
+use super::{WireError, fence, job, label, message, outcome, task, text, token, worker};
 
 /// Ranges of one job's tasks in one record.
 const RANGES_MAX: usize = 1 << 22;
@@ -23,47 +22,38 @@ const TASKS_MAX: usize = 1 << 22;
 /// A short text, in bytes.
 const TEXT_BYTES_MAX: usize = 8 << 10;
 
-/// A message of our own making is as long as it is; a damaged one was found by its hash before.
-const OWN: capnp::message::ReaderOptions = capnp::message::ReaderOptions {
-    traversal_limit_in_words: None,
-    nesting_limit: limits::MESSAGE_DEPTH_MAX,
-};
-
-macro_rules! bytes {
-    ($(#[$doc:meta])* $encode:ident, $(#[$doc2:meta])* $decode:ident, $value:ty, $schema:ident, $write:ident, $read:ident) => {
-        $(#[$doc])*
-        pub fn $encode(value: &$value) -> Vec<u8> {
-            let mut message = capnp::message::Builder::new_default();
-            $write(value, message.init_root::<schema::$schema::Builder<'_>>());
-            capnp::serialize::write_message_to_words(&message)
-        }
-
-        $(#[$doc2])*
-        pub fn $decode(mut bytes: &[u8]) -> Result<$value, WireError> {
-            let message = capnp::serialize::read_message(&mut bytes, OWN)?;
-            $read(message.get_root::<schema::$schema::Reader<'_>>()?)
-        }
-    };
+/// A record as an entry of the log.
+pub fn encode(record: &Record) -> Vec<u8> {
+    message::encode::<schema::record::Owned>(|to| write(record, to))
 }
 
-bytes!(
-    /// A record as an entry of the log.
-    encode,
-    /// A record from an entry of the log.
-    decode, Record, record, write, read);
-bytes!(
-    /// An ended task as a row of the history.
-    encode_task,
-    /// An ended task from a row of the history.
-    decode_task, TaskEnded, task_ended, write_task, read_task);
-bytes!(
-    /// An ended job as a row of the history.
-    encode_job,
-    /// An ended job from a row of the history.
-    decode_job, JobEnded, job_ended, write_job, read_job);
+/// A record from an entry of the log.
+pub fn decode(bytes: &[u8]) -> Result<Record, WireError> {
+    message::decode::<schema::record::Owned, _>(bytes, read)
+}
+
+/// An ended task as a row of the history.
+pub fn encode_task(ended: &TaskEnded) -> Vec<u8> {
+    message::encode::<schema::task_ended::Owned>(|to| write_task(ended, to))
+}
+
+/// An ended task from a row of the history.
+pub fn decode_task(bytes: &[u8]) -> Result<TaskEnded, WireError> {
+    message::decode::<schema::task_ended::Owned, _>(bytes, read_task)
+}
+
+/// An ended job as a row of the history.
+pub fn encode_job(ended: &JobEnded) -> Vec<u8> {
+    message::encode::<schema::job_ended::Owned>(|to| write_job(ended, to))
+}
+
+/// An ended job from a row of the history.
+pub fn decode_job(bytes: &[u8]) -> Result<JobEnded, WireError> {
+    message::decode::<schema::job_ended::Owned, _>(bytes, read_job)
+}
 
 /// Writes a record.
-pub fn write(record: &Record, mut to: schema::record::Builder<'_>) {
+fn write(record: &Record, mut to: schema::record::Builder<'_>) {
     match record {
         Record::PoolStarted(epoch) => to.set_pool_started(epoch.0),
         Record::Counters(counters) => {
@@ -99,7 +89,7 @@ pub fn write(record: &Record, mut to: schema::record::Builder<'_>) {
 }
 
 /// Reads a record.
-pub fn read(from: schema::record::Reader<'_>) -> Result<Record, WireError> {
+fn read(from: schema::record::Reader<'_>) -> Result<Record, WireError> {
     use schema::record::Which;
     Ok(match from.which()? {
         Which::PoolStarted(epoch) => Record::PoolStarted(Epoch(epoch)),
