@@ -7,4 +7,4 @@ mkdir -p compiled
 for file in *.capnp; do
   capnp compile -I. -o- "$file" > "compiled/${file%.capnp}.request"
 done
-sha256sum -- *.capnp > compiled/sha256
+sha256sum -- *.capnp capnp/*.capnp > compiled/sha256

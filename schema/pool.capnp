@@ -349,9 +349,11 @@ struct TokenInfo {
   role @1 :Role;
   name @2 :Text;
   usesLeft @3 :UInt32;
-  # 0: any number, or none: see `state`.
+  # Counts only if it is `bounded`.
   expiresMs @4 :Int64;
   state @5 :TokenState;
+  bounded @6 :Bool;
+  # Otherwise it lets in any number of keys.
 }
 
 enum TokenState {

@@ -64,6 +64,7 @@ pub fn write_info(info: &TokenInfo, mut to: token_info::Builder<'_>) {
     to.set_id(info.id.0);
     to.set_role(write_role(info.role));
     to.set_name(info.name.as_deref().unwrap_or(""));
+    to.set_bounded(info.uses_left.is_some());
     to.set_uses_left(info.uses_left.unwrap_or(0));
     to.set_expires_ms(info.expires.0);
     to.set_state(match info.state {
@@ -76,19 +77,39 @@ pub fn write_info(info: &TokenInfo, mut to: token_info::Builder<'_>) {
 
 /// Reads a listed token.
 pub fn read_info(from: token_info::Reader<'_>) -> Result<TokenInfo, WireError> {
-    let uses_left = from.get_uses_left();
-    let state = match from.get_state()? {
-        pool_capnp::TokenState::Valid => TokenState::Valid,
-        pool_capnp::TokenState::Spent => TokenState::Spent,
-        pool_capnp::TokenState::Expired => TokenState::Expired,
-        pool_capnp::TokenState::Revoked => TokenState::Revoked,
-    };
     Ok(TokenInfo {
         id: TokenId(from.get_id()),
         role: read_role(from.get_role()?),
         name: text::read_optional(from.get_name(), "a name", limits::NAME_BYTES_MAX)?,
-        uses_left: (uses_left > 0 || state == TokenState::Spent).then_some(uses_left),
+        uses_left: from.get_bounded().then(|| from.get_uses_left()),
         expires: WallTime(from.get_expires_ms()),
-        state,
+        state: match from.get_state()? {
+            pool_capnp::TokenState::Valid => TokenState::Valid,
+            pool_capnp::TokenState::Spent => TokenState::Spent,
+            pool_capnp::TokenState::Expired => TokenState::Expired,
+            pool_capnp::TokenState::Revoked => TokenState::Revoked,
+        },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message;
+
+    #[test]
+    fn a_spent_token_that_was_revoked_is_not_shown_as_one_for_any_number() {
+        let info = TokenInfo {
+            id: TokenId(1),
+            role: Role::Worker,
+            name: None,
+            uses_left: Some(0),
+            expires: WallTime(5),
+            state: TokenState::Revoked,
+        };
+
+        let bytes = message::encode::<token_info::Owned>(|to| write_info(&info, to));
+
+        assert_eq!(message::decode::<token_info::Owned, _>(&bytes, read_info).unwrap(), info);
+    }
 }
