@@ -84,7 +84,7 @@ pub fn check_label(key: &str, value: &str) -> Result<(), &'static str> {
 }
 
 impl Constraint {
-    /// Reads an expression; an empty one is met by every worker.
+    /// Reads an expression; an empty one is met by every worker. What is read can be written and read again.
     pub fn parse(text: &str) -> Result<Self, BadConstraint> {
         let mut parser = Parser { text, rest: text, depth: 0 };
         if text.len() > limits::CONSTRAINT_BYTES_MAX {
@@ -98,7 +98,12 @@ impl Constraint {
         if !parser.rest.is_empty() {
             return Err(parser.bad("expected && or || or the end"));
         }
-        Ok(Self(Some(term)))
+        let constraint = Self(Some(term));
+        // As it is written again, with a space around each mark, it must still be read: in a record, for ever.
+        if constraint.to_string().len() > limits::CONSTRAINT_BYTES_MAX {
+            return Err(parser.bad("with a space around each mark it is longer than 4096 bytes"));
+        }
+        Ok(constraint)
     }
 
     /// Met by workers that have all of these labels.
@@ -432,6 +437,18 @@ mod tests {
     fn deep_nesting_is_refused_instead_of_recursing() {
         assert!(Constraint::parse(&"(".repeat(1000)).is_err());
         assert!(Constraint::parse(&"!".repeat(1000)).is_err());
+    }
+
+    #[test]
+    fn what_would_be_too_long_when_it_is_written_again_is_refused() {
+        let dense = |terms| vec!["a"; terms].join("||");
+
+        let written = Constraint::parse(&dense(820)).unwrap().to_string();
+        assert_eq!(written.len(), limits::CONSTRAINT_BYTES_MAX);
+        assert!(Constraint::parse(&written).is_ok());
+
+        assert!(dense(821).len() < limits::CONSTRAINT_BYTES_MAX);
+        assert!(Constraint::parse(&dense(821)).is_err());
     }
 
     #[test]
