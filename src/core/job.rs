@@ -8,6 +8,10 @@ use super::id::Name;
 use super::label::Constraint;
 use super::limits;
 
+/// What an argument, or the name or value of a variable, takes beside its own bytes wherever it is sent: a pointer, one
+/// more if it lies far from that, and the rest of its last eight bytes. As in the kernel's own count, many are not little.
+const WORD_BYTES: usize = 24;
+
 /// The immutable request in a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobSpec {
@@ -175,11 +179,11 @@ impl JobSpec {
         }
     }
 
-    /// Bytes of script, arguments and environment together.
+    /// Bytes of script, arguments and environment together, with what each word takes beside its own.
     pub fn bytes(&self) -> usize {
-        self.script.len()
-            + self.args.iter().map(Vec::len).sum::<usize>()
-            + self.env.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>()
+        let args = self.args.iter().map(|arg| arg.len() + WORD_BYTES);
+        let env = self.env.iter().map(|(name, value)| name.len() + value.len() + 2 * WORD_BYTES);
+        self.script.len() + args.sum::<usize>() + env.sum::<usize>()
     }
 
     /// Checks what the types do not say. Called where a request enters, on both sides.

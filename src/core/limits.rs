@@ -1,7 +1,10 @@
 //! Every bound of the program, with its unit and its reason. Beyond a bound comes a refusal that names it.
 
-/// Script, arguments and environment of a job together, in bytes: what one submit may make durable.
+/// Script, arguments and environment of a job together, in bytes: what one submit may make durable. With all else that
+/// a start says of a job it stays well below a frame.
 pub const SPEC_BYTES_MAX: usize = 1 << 20;
+/// A path, in bytes: Linux takes no longer one.
+pub const PATH_BYTES_MAX: usize = 4096;
 /// Names of pools, workers, clients, owners, jobs, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// A label's key, in bytes.

@@ -171,7 +171,7 @@ fn send(member: &Member, worker: &worker::Client, batch: Vec<ToPeer>, calls: &mu
         match order {
             ToPeer::Start(start) => {
                 member.known.borrow_mut().extend(&start.fences);
-                let size = start.spec.bytes() + start.fences.len() * 48;
+                let size = wire::worker::start_bytes(&start);
                 if bytes + size > limits::BATCH_BYTES_MAX && !starts.is_empty() {
                     send_starts(worker, &std::mem::take(&mut starts), calls);
                     bytes = 0;

@@ -124,10 +124,10 @@ fn read_launch(from: launch::Reader<'_>) -> Result<Launch, WireError> {
     Ok(Launch {
         fence: fence::read(from.get_fence()?)?,
         dial: from.get_dial(),
-        script: from.get_script()?.to_vec(),
+        script: job::read_script(from.get_script()?)?,
         args: job::read_words(from.get_args()?)?,
         env: job::read_env(from.get_env()?)?,
-        cwd: job::read_cwd(from.get_cwd()?),
+        cwd: job::read_cwd(from.get_cwd())?,
         timeout: text::duration(from.get_timeout_ms()),
         lease: text::duration(from.get_lease_ms()),
         worker: text::read(from.get_worker(), "a name", limits::NAME_BYTES_MAX)?,

@@ -16,7 +16,7 @@ use super::{WireError, fence, task, text};
 
 /// Bytes of a script that a list shows.
 const SCRIPT_SHOWN_BYTES: usize = 256;
-/// Arguments and variables of a job; their bytes are bounded as well.
+/// Arguments or variables of a job: so many, if they are empty, are all that the bound of their bytes allows.
 const WORDS_MAX: usize = 64 << 10;
 
 /// Writes a request.
@@ -39,12 +39,8 @@ pub fn write(spec: &JobSpec, mut to: job_spec::Builder<'_>) {
 
 /// Reads a request, and checks all of it.
 pub fn read(from: job_spec::Reader<'_>) -> Result<JobSpec, WireError> {
-    let script = from.get_script()?;
-    if script.len() > limits::SPEC_BYTES_MAX {
-        return Err(BadSpec::TooBig(script.len()).into());
-    }
     let spec = JobSpec {
-        script: script.to_vec(),
+        script: read_script(from.get_script()?)?,
         args: read_words(from.get_args()?)?,
         name: read_name(from.get_name())?,
         constraint: Constraint::parse(&text::read(
@@ -53,7 +49,7 @@ pub fn read(from: job_spec::Reader<'_>) -> Result<JobSpec, WireError> {
             limits::CONSTRAINT_BYTES_MAX,
         )?)?,
         env: read_env(from.get_env()?)?,
-        cwd: read_cwd(from.get_cwd()?),
+        cwd: read_cwd(from.get_cwd())?,
         timeout: text::duration(from.get_timeout_ms()),
         retries: from.get_retries(),
         priority: from.get_priority(),
@@ -62,6 +58,14 @@ pub fn read(from: job_spec::Reader<'_>) -> Result<JobSpec, WireError> {
     };
     spec.check()?;
     Ok(spec)
+}
+
+/// Reads a script.
+pub fn read_script(script: &[u8]) -> Result<Vec<u8>, WireError> {
+    if script.len() > limits::SPEC_BYTES_MAX {
+        return Err(BadSpec::TooBig(script.len()).into());
+    }
+    Ok(script.to_vec())
 }
 
 /// Writes words of bytes into a list of as many.
@@ -74,7 +78,7 @@ pub fn write_words(words: &[Vec<u8>], mut to: capnp::data_list::Builder<'_>) {
 /// Reads words of bytes.
 pub fn read_words(from: capnp::data_list::Reader<'_>) -> Result<Vec<Vec<u8>>, WireError> {
     text::check_len(from.len(), "the list of arguments", WORDS_MAX)?;
-    from.iter().map(|word| Ok(word?.to_vec())).collect()
+    from.iter().map(|word| text::read_bytes(word, "an argument", limits::SPEC_BYTES_MAX)).collect()
 }
 
 /// Writes variables into a list of as many.
@@ -89,12 +93,14 @@ pub fn write_env(env: &[Variable], mut to: capnp::struct_list::Builder<'_, varia
 /// Reads variables.
 pub fn read_env(from: capnp::struct_list::Reader<'_, variable::Owned>) -> Result<Vec<Variable>, WireError> {
     text::check_len(from.len(), "the list of variables", WORDS_MAX)?;
-    from.iter().map(|variable| Ok((variable.get_name()?.to_vec(), variable.get_value()?.to_vec()))).collect()
+    let bytes = |bytes| text::read_bytes(bytes, "a variable", limits::SPEC_BYTES_MAX);
+    from.iter().map(|variable| Ok((bytes(variable.get_name())?, bytes(variable.get_value())?))).collect()
 }
 
 /// A directory, where an empty one stands for none.
-pub fn read_cwd(cwd: &[u8]) -> Option<Vec<u8>> {
-    (!cwd.is_empty()).then(|| cwd.to_vec())
+pub fn read_cwd(from: capnp::Result<capnp::data::Reader<'_>>) -> Result<Option<Vec<u8>>, WireError> {
+    let cwd = text::read_bytes(from, "the directory", limits::PATH_BYTES_MAX)?;
+    Ok(Some(cwd).filter(|cwd| !cwd.is_empty()))
 }
 
 fn read_name(from: capnp::Result<capnp::text::Reader<'_>>) -> Result<Option<Name>, WireError> {

@@ -26,6 +26,19 @@ pub fn read_optional(
     Ok(Some(read(reader, what, max)?).filter(|text| !text.is_empty()))
 }
 
+/// At most `max` bytes.
+pub fn read_bytes(
+    reader: capnp::Result<capnp::data::Reader<'_>>,
+    what: &'static str,
+    max: usize,
+) -> Result<Vec<u8>, WireError> {
+    let bytes = reader?;
+    if bytes.len() > max {
+        return Err(WireError::TooLong { what, bound: max });
+    }
+    Ok(bytes.to_vec())
+}
+
 /// Exactly `N` bytes.
 pub fn read_array<const N: usize>(
     reader: capnp::Result<capnp::data::Reader<'_>>,

@@ -20,6 +20,11 @@ const EXECUTORS_MAX: usize = 64;
 /// A text that a worker says of itself, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
+/// What a fence takes in a list, in bytes, with the landing pad of its task.
+const FENCE_BYTES: usize = 48;
+/// What the fields of a start take that have one size, and the gaps between the others, in bytes.
+const START_BYTES: usize = 256;
+
 fn len(labels: &crate::core::label::Labels) -> u32 {
     u32::try_from(labels.len()).expect("labels are bounded")
 }
@@ -177,6 +182,12 @@ pub fn read_registered(from: registered::Reader<'_>) -> Result<Registered, WireE
     })
 }
 
+/// What attempts of one job take in a message, in bytes, or less.
+pub fn start_bytes(given: &Start) -> usize {
+    let cwd = given.spec.cwd.as_ref().map_or(0, Vec::len);
+    given.spec.bytes() + cwd + given.fences.len() * FENCE_BYTES + START_BYTES
+}
+
 /// Writes attempts of one job: of its spec what running needs.
 pub fn write_start(given: &Start, mut to: start::Builder<'_>) {
     let spec: &JobSpec = &given.spec;
@@ -194,10 +205,10 @@ pub fn write_start(given: &Start, mut to: start::Builder<'_>) {
 pub fn read_start(from: start::Reader<'_>) -> Result<StartOrder, WireError> {
     Ok(StartOrder {
         job: JobId(from.get_job()),
-        script: from.get_script()?.to_vec(),
+        script: job::read_script(from.get_script()?)?,
         args: job::read_words(from.get_args()?)?,
         env: job::read_env(from.get_env()?)?,
-        cwd: job::read_cwd(from.get_cwd()?),
+        cwd: job::read_cwd(from.get_cwd())?,
         timeout: text::duration(from.get_timeout_ms()),
         fences: fence::read_list(from.get_fences()?)?,
         lease: text::duration(from.get_lease_ms()),
@@ -274,4 +285,52 @@ pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError>
             key => Some(Fingerprint(text::read_array(Ok(key), "a fingerprint")?)),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::job::Variable;
+    use crate::wire::message;
+
+    fn start(spec: JobSpec, fences: usize) -> Start {
+        let fences = vec![Fence::default(); fences];
+        Start { job: JobId(1), spec: Arc::new(spec), fences, lease: None }
+    }
+
+    fn encoded_bytes(start: &Start) -> usize {
+        message::encode::<start::Owned>(|to| write_start(start, to)).len()
+    }
+
+    #[test]
+    fn a_start_takes_no_more_than_is_counted_for_it() {
+        let script = vec![b':'; 1001];
+        let args: Vec<Vec<u8>> = (0..100).map(|n| vec![b'x'; n]).collect();
+        let env: Vec<Variable> = (0..100).map(|n| (vec![b'x'; n + 1], vec![b'y'; 100 - n])).collect();
+        let spec = JobSpec { args, env, cwd: Some(b"/tmp".to_vec()), ..JobSpec::new(script) };
+        let start = start(spec, 1000);
+
+        assert!(encoded_bytes(&start) <= start_bytes(&start));
+    }
+
+    #[test]
+    fn the_start_of_whatever_may_be_submitted_fits_a_frame_with_every_slot_of_a_worker() {
+        let words = |count: usize| JobSpec { args: vec![b"x".to_vec(); count], ..JobSpec::new(":") };
+        let variables = |count: usize| JobSpec {
+            env: vec![(b"a".to_vec(), b"b".to_vec()); count],
+            cwd: Some(vec![b'/'; limits::PATH_BYTES_MAX]),
+            ..JobSpec::new(":")
+        };
+        let most = |spec: &dyn Fn(usize) -> JobSpec| {
+            let count = (0..1 << 20).collect::<Vec<_>>().partition_point(|&n| spec(n).check().is_ok());
+            spec(count - 1)
+        };
+
+        for spec in [most(&words), most(&variables), most(&|n| JobSpec::new(vec![b':'; n + 1]))] {
+            let bytes = encoded_bytes(&start(spec, limits::SLOTS_MAX as usize));
+            assert!(bytes > limits::SPEC_BYTES_MAX / 2 && bytes < limits::FRAME_BYTES_MAX - 1024, "{bytes}");
+        }
+    }
 }
