@@ -43,7 +43,8 @@ pub struct AttemptEnd {
     pub usage: Usage,
     /// What it wrote.
     pub totals: OutputTotals,
-    /// All of its output, if that is at most `OUTPUT_INLINE_BYTES_MAX` and none of it was sent before.
+    /// All of its output, if that is at most `OUTPUT_INLINE_BYTES_MAX` in `OUTPUT_INLINE_CHUNKS_MAX`, and none of it was
+    /// sent before.
     pub tail: Vec<Chunk>,
 }
 

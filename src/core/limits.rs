@@ -39,6 +39,8 @@ pub const OUTPUT_PER_ATTEMPT_BYTES_MAX: u64 = 1 << 30;
 pub const OUTPUT_PER_POOL_BYTES: u64 = 10 << 30;
 /// Output that rides in an ending record instead of the output files, in bytes: a tiny job costs one commit.
 pub const OUTPUT_INLINE_BYTES_MAX: usize = 4096;
+/// Chunks that ride in an ending record: output that changes its stream at every byte would be all headers.
+pub const OUTPUT_INLINE_CHUNKS_MAX: usize = 64;
 /// One chunk of output on the wire, in bytes: below 16 KiB a message's cost hardly depends on its size.
 pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 << 10;
 /// Unacknowledged output per connection, in bytes: a slow link must still carry heartbeats.
@@ -49,6 +51,8 @@ pub const SPOOL_MEMORY_BYTES_MAX: usize = 256 << 10;
 pub const OUTPUT_SEGMENT_BYTES: u64 = 16 << 20;
 /// One batch of placements or reports on the wire, in bytes.
 pub const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Reports in one call: so many of the largest endings are less than a frame.
+pub const REPORTS_PER_CALL_MAX: usize = 128;
 /// A frame before the first call has returned, in bytes.
 pub const FRAME_BYTES_MAX_FIRST: usize = 16 << 10;
 /// A frame afterwards, in bytes.

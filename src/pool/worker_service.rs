@@ -303,7 +303,7 @@ impl output::Server for Output {
             if !self.0.known.borrow().contains(&fence) {
                 continue;
             }
-            let chunks = wire::output::read_list(part.get_chunks()?)?;
+            let chunks = wire::output::read_list(part.get_chunks()?, wire::output::CHUNKS_MAX)?;
             let output = self.0.local.shared.output.clone();
             appends.push(async move { output.append(fence, chunks).await });
         }

@@ -177,7 +177,9 @@ impl Spool {
     /// All of it, if it is little and none of it was sent. It is then kept with the ending, and no longer here.
     pub(super) fn take_tail(&mut self) -> Vec<Chunk> {
         let mut tail = Vec::new();
-        if self.sent == 0 && self.totals.end() <= limits::OUTPUT_INLINE_BYTES_MAX as u64 {
+        let is_little = self.totals.end() <= limits::OUTPUT_INLINE_BYTES_MAX as u64
+            && self.parts.len() <= limits::OUTPUT_INLINE_CHUNKS_MAX;
+        if self.sent == 0 && is_little {
             // So little is in memory, where nothing fails.
             while let Ok(Some(chunk)) = self.next() {
                 tail.push(chunk);
@@ -220,6 +222,22 @@ mod tests {
         while spool.next().unwrap().is_some() {}
         spool.acknowledge(1 << 20);
         assert_eq!(spool.push(Stream::Stdout, &bytes[..100_000], nowhere), 100_000);
+    }
+
+    #[test]
+    fn little_output_that_changes_its_stream_too_often_is_no_tail() {
+        let directory = tempfile::tempdir().unwrap();
+        let alternate = |changes: usize| {
+            let mut spool = Spool::new();
+            for n in 0..changes {
+                let stream = if n % 2 == 0 { Stream::Stdout } else { Stream::Stderr };
+                spool.push(stream, b"x", directory.path());
+            }
+            spool.take_tail().len()
+        };
+
+        assert_eq!(alternate(limits::OUTPUT_INLINE_CHUNKS_MAX), limits::OUTPUT_INLINE_CHUNKS_MAX);
+        assert_eq!(alternate(limits::OUTPUT_INLINE_CHUNKS_MAX + 1), 0);
     }
 
     proptest! {

@@ -6,8 +6,8 @@ use crate::schema::types_capnp::{self, chunk, output_totals};
 
 use super::{WireError, text};
 
-/// Chunks in one message: of at least a byte each, they cannot fill a frame with less.
-const CHUNKS_MAX: usize = 64 << 10;
+/// Chunks of one attempt in one message: with their headers, more would not fit a frame.
+pub const CHUNKS_MAX: usize = 64 << 10;
 
 /// Writes a chunk.
 pub fn write(chunk: &Chunk, mut to: chunk::Builder<'_>) {
@@ -47,9 +47,12 @@ pub fn write_list(chunks: &[Chunk], mut to: capnp::struct_list::Builder<'_, chun
     }
 }
 
-/// Reads a list of chunks.
-pub fn read_list(from: capnp::struct_list::Reader<'_, chunk::Owned>) -> Result<Vec<Chunk>, WireError> {
-    text::check_len(from.len(), "the list of chunks", CHUNKS_MAX)?;
+/// Reads a list of at most `max` chunks.
+pub fn read_list(
+    from: capnp::struct_list::Reader<'_, chunk::Owned>,
+    max: usize,
+) -> Result<Vec<Chunk>, WireError> {
+    text::check_len(from.len(), "the list of chunks", max)?;
     from.iter().map(read).collect()
 }
 

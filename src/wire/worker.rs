@@ -111,7 +111,7 @@ pub fn read_ended(from: ended::Reader<'_>) -> Result<AttemptEnd, WireError> {
         outcome: outcome::read(from.get_outcome()?)?,
         usage: outcome::read_usage(from.get_usage()?),
         totals: output::read_totals(from.get_totals()?)?,
-        tail: output::read_list(from.get_tail()?)?,
+        tail: output::read_list(from.get_tail()?, limits::OUTPUT_INLINE_CHUNKS_MAX)?,
     };
     let tail_bytes: usize = end.tail.iter().map(|chunk| chunk.bytes.len()).sum();
     if tail_bytes > limits::OUTPUT_INLINE_BYTES_MAX {
@@ -293,6 +293,9 @@ mod tests {
 
     use super::*;
     use crate::core::job::Variable;
+    use crate::core::outcome::{Outcome, Usage};
+    use crate::core::output::{Chunk, OutputTotals, Stream};
+    use crate::schema::worker_capnp::reports::report_params;
     use crate::wire::message;
 
     fn start(spec: JobSpec, fences: usize) -> Start {
@@ -313,6 +316,30 @@ mod tests {
         let start = start(spec, 1000);
 
         assert!(encoded_bytes(&start) <= start_bytes(&start));
+    }
+
+    #[test]
+    fn as_many_of_the_largest_endings_as_go_in_one_call_fit_a_frame() {
+        let chunk = Chunk {
+            position: 0,
+            stream: Stream::Stdout,
+            offset: 0,
+            bytes: vec![0; limits::OUTPUT_INLINE_BYTES_MAX / limits::OUTPUT_INLINE_CHUNKS_MAX],
+        };
+        let end = AttemptEnd {
+            fence: Fence::default(),
+            outcome: Outcome::Lost("x".repeat(1 << 20)),
+            usage: Usage::default(),
+            totals: OutputTotals::default(),
+            tail: vec![chunk; limits::OUTPUT_INLINE_CHUNKS_MAX],
+        };
+        let reports = vec![Report::Ended(end); limits::REPORTS_PER_CALL_MAX];
+
+        let bytes = message::encode::<report_params::Owned>(|to| {
+            write_reports(&reports, to.init_reports(text::count(&reports)));
+        });
+
+        assert!(bytes.len() < limits::FRAME_BYTES_MAX - 1024, "{}", bytes.len());
     }
 
     #[test]

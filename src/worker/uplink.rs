@@ -85,7 +85,7 @@ impl Uplink {
 
     /// Sends reports.
     pub(super) fn report(&mut self, reports: &[Report]) {
-        for reports in reports.chunks(128) {
+        for reports in reports.chunks(limits::REPORTS_PER_CALL_MAX) {
             let mut request = self.reports.report_request();
             wire::worker::write_reports(reports, request.get().init_reports(wire::text::count(reports)));
             self.calls.spawn_local(async move {
