@@ -40,8 +40,8 @@ struct Carried {
   incarnation @0 :UInt64;
   living @1 :List(Types.Fence);
   # Given to it and not ended, started or not.
-  ended @2 :List(Ended);
-  # Ended, and not yet forgotten.
+  ended @2 :List(Types.Fence);
+  # Ended, and not yet forgotten. How is reported, as always, once all output is with the pool.
   neverStarted @3 :List(Types.Fence);
   # Journalled by an executor that is gone as received and not as starting.
 }

@@ -96,7 +96,7 @@ impl Agent {
         for (fence, here) in &self.attempts {
             match here {
                 Here::Given | Here::Running => carried.living.push(*fence),
-                Here::Ended(end) | Here::Reported(end) => carried.ended.push(end.clone()),
+                Here::Ended(_) | Here::Reported(_) => carried.ended.push(*fence),
             }
         }
         carried
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(reports(&mut agent).len(), 1);
         agent.handle_disconnected();
 
-        assert_eq!(agent.carried().ended, [ended(0)]);
+        assert_eq!(agent.carried().ended, [fence()]);
         agent.handle_registered(2, &told());
         assert_eq!(reports(&mut agent).len(), 1);
 

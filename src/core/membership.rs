@@ -51,8 +51,8 @@ pub struct Carried {
     pub incarnation: Incarnation,
     /// Given to it and not ended, started or not.
     pub living: Vec<Fence>,
-    /// Ended, and not yet forgotten.
-    pub ended: Vec<AttemptEnd>,
+    /// Ended, and not yet forgotten; how is reported when the pool has the output.
+    pub ended: Vec<Fence>,
     /// Journalled by an executor that is gone as received and not as starting.
     pub never_started: Vec<Fence>,
 }

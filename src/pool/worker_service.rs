@@ -83,12 +83,12 @@ impl registrar::Server for Registrar {
         let facts = wire::worker::read_facts(params.get_facts()?)?;
         let carried = wire::worker::read_carried(params.get_carried()?)?;
         let worker = params.get_worker()?;
+        let there = carried.iter().flat_map(|carried| carried.living.iter().chain(&carried.ended));
         let member = Rc::new(Member {
             local: self.local.clone(),
             connection: self.connection,
-            known: RefCell::new(carried.iter().flat_map(|carried| carried.living.iter().copied()).collect()),
+            known: RefCell::new(there.copied().collect()),
         });
-        member.known.borrow_mut().extend(carried.iter().flat_map(|c| c.ended.iter().map(|end| end.fence)));
         let (sender, orders) = mpsc::channel(limits::PUMP_QUEUE_MAX);
         let shared = &self.local.shared;
         shared.peers.set_pump(self.connection, sender);

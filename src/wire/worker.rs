@@ -68,10 +68,7 @@ pub fn write_carried(all: &[Carried], mut to: capnp::struct_list::Builder<'_, ca
         let mut one = to.reborrow().get(n);
         one.set_incarnation(carried.incarnation.0);
         fence::write_list(&carried.living, one.reborrow().init_living(text::count(&carried.living)));
-        let mut ended = one.reborrow().init_ended(text::count(&carried.ended));
-        for (n, end) in (0..).zip(&carried.ended) {
-            write_ended(end, ended.reborrow().get(n));
-        }
+        fence::write_list(&carried.ended, one.reborrow().init_ended(text::count(&carried.ended)));
         fence::write_list(
             &carried.never_started,
             one.init_never_started(text::count(&carried.never_started)),
@@ -83,12 +80,10 @@ pub fn write_carried(all: &[Carried], mut to: capnp::struct_list::Builder<'_, ca
 pub fn read_carried(from: capnp::struct_list::Reader<'_, carried::Owned>) -> Result<Vec<Carried>, WireError> {
     text::check_len(from.len(), "the list of executors", EXECUTORS_MAX)?;
     let read_one = |one: carried::Reader<'_>| {
-        let ended = one.get_ended()?;
-        text::check_len(ended.len(), "the list of endings", fence::FENCES_MAX)?;
         Ok(Carried {
             incarnation: Incarnation(one.get_incarnation()),
             living: fence::read_list(one.get_living()?)?,
-            ended: ended.iter().map(read_ended).collect::<Result<_, WireError>>()?,
+            ended: fence::read_list(one.get_ended()?)?,
             never_started: fence::read_list(one.get_never_started()?)?,
         })
     };
@@ -295,6 +290,7 @@ mod tests {
     use crate::core::job::Variable;
     use crate::core::outcome::{Outcome, Usage};
     use crate::core::output::{Chunk, OutputTotals, Stream};
+    use crate::schema::worker_capnp::registrar::register_params;
     use crate::schema::worker_capnp::reports::report_params;
     use crate::wire::message;
 
@@ -316,6 +312,19 @@ mod tests {
         let start = start(spec, 1000);
 
         assert!(encoded_bytes(&start) <= start_bytes(&start));
+    }
+
+    #[test]
+    fn what_a_worker_with_every_slot_carries_fits_a_frame() {
+        let all = vec![Fence::default(); limits::SLOTS_MAX as usize];
+        let incarnation = Incarnation(1);
+        let carried = [Carried { incarnation, living: all.clone(), ended: all.clone(), never_started: all }];
+
+        let bytes = message::encode::<register_params::Owned>(|to| {
+            write_carried(&carried, to.init_carried(text::count(&carried)));
+        });
+
+        assert!(bytes.len() < limits::FRAME_BYTES_MAX / 2, "{}", bytes.len());
     }
 
     #[test]

@@ -136,8 +136,7 @@ impl Pool {
     fn settle(&mut self, now: Now, id: WorkerId, facts: &Facts, carried: &[Carried], boot: Boot) -> Verdicts {
         let mut verdicts = Verdicts::default();
         let mut settled: BTreeSet<TaskId> = BTreeSet::new();
-        let ended = carried.iter().flat_map(|carried| carried.ended.iter().map(|end| end.fence));
-        for fence in ended {
+        for &fence in carried.iter().flat_map(|carried| &carried.ended) {
             // It is not over yet: its output must be durable first, so the worker sends that and reports again.
             settled.insert(fence.task);
             if self.is_at(fence, id) {
