@@ -269,7 +269,7 @@ pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError>
         },
         slots: from.get_slots(),
         used: from.get_used(),
-        labels: label::read(from.get_labels()?)?,
+        labels: label::read_all(from.get_labels()?)?,
         memory_bytes: from.get_memory_bytes(),
         seen: text::duration(from.get_seen_ms()),
         tasks: tasks.iter().map(fence::read_task).collect(),
@@ -312,6 +312,28 @@ mod tests {
         let start = start(spec, 1000);
 
         assert!(encoded_bytes(&start) <= start_bytes(&start));
+    }
+
+    #[test]
+    fn a_worker_with_as_many_labels_as_it_and_its_token_may_have_is_shown() {
+        let labels = (0..2 * limits::LABELS_MAX).map(|n| (format!("label-{n}"), String::new()));
+        let info = WorkerInfo {
+            name: "w1".into(),
+            state: WorkerState::Ready,
+            slots: 1,
+            used: 0,
+            labels: labels.chain([("name".into(), "w1".into())]).collect(),
+            memory_bytes: 0,
+            seen: None,
+            tasks: Vec::new(),
+            only_owner: None,
+            joined: WallTime(0),
+            fingerprint: None,
+        };
+
+        let bytes = message::encode::<worker_info::Owned>(|to| write_info(&info, to));
+
+        assert_eq!(message::decode::<worker_info::Owned, _>(&bytes, read_info).unwrap(), info);
     }
 
     #[test]
