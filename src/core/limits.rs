@@ -7,6 +7,8 @@ pub const SPEC_BYTES_MAX: usize = 1 << 20;
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Names of pools, workers, clients, owners, jobs, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// An owner, in bytes: a name, or whatever a user of the pool's machine may be called.
+pub const OWNER_BYTES_MAX: usize = 256;
 /// A label's key, in bytes.
 pub const LABEL_KEY_BYTES_MAX: usize = 64;
 /// A label's value, in bytes.

@@ -107,7 +107,7 @@ pub fn read_welcome(from: welcome::Reader<'_>) -> Result<Welcome, WireError> {
         fingerprint: Fingerprint(text::read_array(from.get_pool_fingerprint(), "a fingerprint")?),
         boot_id: text::read(from.get_boot_id(), "a boot id", TEXT_BYTES_MAX)?,
         uid: from.get_uid(),
-        you: text::read(from.get_you(), "a name", TEXT_BYTES_MAX)?,
-        owner: text::read(from.get_owner(), "an owner", TEXT_BYTES_MAX)?,
+        you: text::read(from.get_you(), "a name", limits::OWNER_BYTES_MAX)?,
+        owner: text::read(from.get_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
     })
 }

@@ -157,7 +157,7 @@ pub fn read_info(from: job_info::Reader<'_>) -> Result<JobInfo, WireError> {
     let queued_us = from.get_queued_us();
     Ok(JobInfo {
         id: JobId(from.get_id()),
-        owner: text::read(from.get_owner(), "the owner", limits::NAME_BYTES_MAX)?,
+        owner: text::read(from.get_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
         spec: Arc::new(spec),
         submitted: WallTime(from.get_submitted_ms()),
         started: task::moment(from.get_started_ms()),
@@ -190,4 +190,38 @@ pub fn read_filter(from: job_filter::Reader<'_>) -> Result<JobFilter, WireError>
         name: text::read_optional(from.get_name(), "the name", limits::NAME_BYTES_MAX)?,
         since: task::moment(from.get_since_ms()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::view::Counts;
+    use crate::wire::message;
+
+    fn through_a_message(info: &JobInfo) -> JobInfo {
+        let bytes = message::encode::<job_info::Owned>(|to| write_info(info, to));
+        message::decode::<job_info::Owned, _>(&bytes, read_info).unwrap()
+    }
+
+    fn job(owner: &str, spec: JobSpec) -> JobInfo {
+        JobInfo {
+            id: JobId(1),
+            owner: owner.to_owned(),
+            spec: Arc::new(spec),
+            submitted: WallTime(1),
+            started: None,
+            ended: None,
+            queued: None,
+            counts: Counts::default(),
+            task: None,
+            failed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_owner_may_be_called_as_users_of_machines_are() {
+        let owner = format!("{}@example.org", "ann.".repeat(40));
+
+        assert_eq!(through_a_message(&job(&owner, JobSpec::new("true"))).owner, owner);
+    }
 }

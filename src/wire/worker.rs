@@ -173,7 +173,7 @@ pub fn read_registered(from: registered::Reader<'_>) -> Result<Registered, WireE
         forget: fence::read_list(from.get_forget()?)?,
         kill: fence::read_list(from.get_kill()?)?,
         positions: positions.collect::<Result<_, WireError>>()?,
-        only_owner: text::read_optional(from.get_only_owner(), "an owner", TEXT_BYTES_MAX)?,
+        only_owner: text::read_optional(from.get_only_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
     })
 }
 
@@ -273,7 +273,7 @@ pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError>
         memory_bytes: from.get_memory_bytes(),
         seen: text::duration(from.get_seen_ms()),
         tasks: tasks.iter().map(fence::read_task).collect(),
-        only_owner: text::read_optional(from.get_only_owner(), "an owner", TEXT_BYTES_MAX)?,
+        only_owner: text::read_optional(from.get_only_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
         joined: WallTime(from.get_joined_ms()),
         fingerprint: match from.get_fingerprint()? {
             [] => None,
