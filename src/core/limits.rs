@@ -35,6 +35,8 @@ pub const WORKER_LOSSES_MAX: u32 = 3;
 pub const FOLLOWERS_PER_JOB_MAX: usize = 64;
 /// Waiters for the end of one job: each costs a few bytes and one message.
 pub const WAITERS_PER_JOB_MAX: usize = 4096;
+/// The words for how an attempt was lost or could not start, in bytes; longer ones are cut.
+pub const REASON_BYTES_MAX: usize = 4096;
 /// Output kept per attempt, in bytes; beyond it is truncated and marked.
 pub const OUTPUT_PER_ATTEMPT_BYTES_MAX: u64 = 1 << 30;
 /// Output kept per pool unless `--output-limit` says otherwise, in bytes.

@@ -7,9 +7,6 @@ use crate::schema::types_capnp::{self, outcome, usage};
 
 use super::{WireError, text};
 
-/// A reason in an outcome, in bytes.
-const REASON_BYTES_MAX: usize = 4096;
-
 /// Writes an outcome.
 pub fn write(outcome: &Outcome, mut to: outcome::Builder<'_>) {
     match outcome {
@@ -17,8 +14,8 @@ pub fn write(outcome: &Outcome, mut to: outcome::Builder<'_>) {
         Outcome::Signaled(signal) => to.set_signaled(*signal),
         Outcome::TimedOut => to.set_timed_out(()),
         Outcome::Cancelled(how) => to.set_cancelled(write_cancel(*how)),
-        Outcome::Lost(reason) => to.set_lost(cut(reason)),
-        Outcome::SpawnFailed(reason) => to.set_spawn_failed(cut(reason)),
+        Outcome::Lost(reason) => to.set_lost(text::reason(reason)),
+        Outcome::SpawnFailed(reason) => to.set_spawn_failed(text::reason(reason)),
         Outcome::Quarantined => to.set_quarantined(()),
     }
 }
@@ -30,10 +27,8 @@ pub fn read(from: outcome::Reader<'_>) -> Result<Outcome, WireError> {
         outcome::Signaled(signal) => Outcome::Signaled(signal),
         outcome::TimedOut(()) => Outcome::TimedOut,
         outcome::Cancelled(how) => Outcome::Cancelled(read_cancel(how?)),
-        outcome::Lost(reason) => Outcome::Lost(text::read(reason, "the reason", REASON_BYTES_MAX)?),
-        outcome::SpawnFailed(reason) => {
-            Outcome::SpawnFailed(text::read(reason, "the reason", REASON_BYTES_MAX)?)
-        }
+        outcome::Lost(reason) => Outcome::Lost(text::read_reason(reason)?),
+        outcome::SpawnFailed(reason) => Outcome::SpawnFailed(text::read_reason(reason)?),
         outcome::Quarantined(()) => Outcome::Quarantined,
     })
 }
@@ -72,12 +67,4 @@ pub fn read_usage(from: usage::Reader<'_>) -> Usage {
         cpu_system: Duration::from_micros(from.get_cpu_system_us()),
         peak_memory_bytes: from.get_peak_memory_bytes(),
     }
-}
-
-fn cut(reason: &str) -> &str {
-    let mut end = reason.len().min(REASON_BYTES_MAX);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    &reason[..end]
 }

@@ -69,7 +69,7 @@ fn write(record: &Record, mut to: schema::record::Builder<'_>) {
             let mut to = to.init_put_back();
             fence::write(*whose, to.reborrow().init_fence());
             match reason {
-                PutBack::Retry(reason) => to.set_retry(reason),
+                PutBack::Retry(reason) => to.set_retry(text::reason(reason)),
                 PutBack::NeverStarted => to.set_never_started(()),
             }
         }
@@ -109,9 +109,7 @@ fn read(from: schema::record::Reader<'_>) -> Result<Record, WireError> {
             Record::PutBack {
                 fence: fence::read(from.get_fence()?)?,
                 reason: match from.which()? {
-                    schema::put_back::Retry(reason) => {
-                        PutBack::Retry(text::read(reason, "the reason", TEXT_BYTES_MAX)?)
-                    }
+                    schema::put_back::Retry(reason) => PutBack::Retry(text::read_reason(reason)?),
                     schema::put_back::NeverStarted(()) => PutBack::NeverStarted,
                 },
             }
@@ -367,4 +365,20 @@ fn validity(revoked: bool) -> Validity {
 
 fn count(labels: &crate::core::label::Labels) -> u32 {
     u32::try_from(labels.len()).expect("labels are bounded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::id::Fence;
+
+    #[test]
+    fn a_record_with_a_reason_of_any_length_is_read_again() {
+        let record =
+            |length| Record::PutBack { fence: Fence::default(), reason: PutBack::Retry("x".repeat(length)) };
+
+        let read = decode(&encode(&record(100_000))).unwrap();
+
+        assert_eq!(read, record(crate::core::limits::REASON_BYTES_MAX));
+    }
 }

@@ -1,16 +1,11 @@
 //! Tasks: their states, what is seen of one, and what a follower is told.
 
-use std::time::Duration;
-
 use crate::core::limits;
 use crate::core::time::WallTime;
 use crate::core::view::{Counts, TaskEnd, TaskEvent, TaskEventKind, TaskInfo, TaskState};
 use crate::schema::pool_capnp::{self, counts, task_end, task_event, task_info};
 
 use super::{WireError, outcome, output, text};
-
-/// A reason, in bytes.
-const REASON_BYTES_MAX: usize = 4096;
 
 /// The enumerator of a state.
 pub fn write_state(state: TaskState) -> pool_capnp::TaskState {
@@ -125,7 +120,7 @@ pub fn write_event(event: &TaskEvent, mut to: task_event::Builder<'_>) {
         TaskEventKind::Started => to.set_started(()),
         TaskEventKind::Unknown(elsewhere) => to.set_unknown(text::millis(*elsewhere)),
         TaskEventKind::Returned => to.set_returned(()),
-        TaskEventKind::AttemptLost(reason) => to.set_attempt_lost(reason),
+        TaskEventKind::AttemptLost(reason) => to.set_attempt_lost(text::reason(reason)),
         TaskEventKind::Cancelling(how) => to.set_cancelling(outcome::write_cancel(*how)),
         TaskEventKind::Ended(end) => write_end(end, to.init_ended()),
     }
@@ -136,11 +131,9 @@ pub fn read_event(from: task_event::Reader<'_>) -> Result<TaskEvent, WireError> 
     let kind = match from.which()? {
         task_event::Queued(()) => TaskEventKind::Queued,
         task_event::Started(()) => TaskEventKind::Started,
-        task_event::Unknown(ms) => TaskEventKind::Unknown((ms > 0).then(|| Duration::from_millis(ms))),
+        task_event::Unknown(ms) => TaskEventKind::Unknown(text::duration(ms)),
         task_event::Returned(()) => TaskEventKind::Returned,
-        task_event::AttemptLost(reason) => {
-            TaskEventKind::AttemptLost(text::read(reason, "the reason", REASON_BYTES_MAX)?)
-        }
+        task_event::AttemptLost(reason) => TaskEventKind::AttemptLost(text::read_reason(reason)?),
         task_event::Cancelling(how) => TaskEventKind::Cancelling(outcome::read_cancel(how?)),
         task_event::Ended(end) => TaskEventKind::Ended(read_end(end?)?),
     };
@@ -150,4 +143,22 @@ pub fn read_event(from: task_event::Reader<'_>) -> Result<TaskEvent, WireError> 
         worker: text::read_optional(from.get_worker(), "a worker's name", limits::NAME_BYTES_MAX)?,
         kind,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message;
+
+    #[test]
+    fn of_a_reason_that_is_too_long_the_beginning_arrives() {
+        let kind = TaskEventKind::AttemptLost("x".repeat(2 * limits::REASON_BYTES_MAX));
+        let event = TaskEvent { task: 0, attempt: 1, worker: None, kind };
+
+        let bytes = message::encode::<task_event::Owned>(|to| write_event(&event, to));
+
+        let kind = TaskEventKind::AttemptLost("x".repeat(limits::REASON_BYTES_MAX));
+        let arrived = message::decode::<task_event::Owned, _>(&bytes, read_event).unwrap();
+        assert_eq!(arrived, TaskEvent { kind, ..event });
+    }
 }

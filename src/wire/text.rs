@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::core::limits;
+
 use super::WireError;
 
 /// A text of at most `max` bytes.
@@ -24,6 +26,21 @@ pub fn read_optional(
     max: usize,
 ) -> Result<Option<String>, WireError> {
     Ok(Some(read(reader, what, max)?).filter(|text| !text.is_empty()))
+}
+
+/// Why something was lost or failed, as it is written: as much of it as is read.
+pub fn reason(text: &str) -> &str {
+    cut(text, limits::REASON_BYTES_MAX)
+}
+
+/// Why something was lost or failed.
+pub fn read_reason(reader: capnp::Result<capnp::text::Reader<'_>>) -> Result<String, WireError> {
+    read(reader, "the reason", limits::REASON_BYTES_MAX)
+}
+
+/// The beginning of a text, at most `max` bytes of whole characters.
+pub fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
 }
 
 /// At most `max` bytes.
@@ -70,4 +87,25 @@ pub fn count<T>(items: &[T]) -> u32 {
 /// Refuses a list that is longer than its bound.
 pub fn check_len(len: u32, what: &'static str, max: usize) -> Result<(), WireError> {
     if len as usize > max { Err(WireError::TooLong { what, bound: max }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("aü", 2), "a");
+        assert_eq!(cut("aü", 3), "aü");
+        assert_eq!(cut("aü", 9), "aü");
+    }
+
+    #[test]
+    fn no_duration_is_zero_and_a_short_one_is_not() {
+        assert_eq!(millis(None), 0);
+        assert_eq!(millis(Some(Duration::from_micros(1))), 1);
+        assert_eq!(millis(Some(Duration::from_micros(2999))), 2);
+        assert_eq!(millis(Some(Duration::MAX)), u64::MAX);
+        assert_eq!(duration(millis(None)), None);
+    }
 }
