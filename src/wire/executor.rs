@@ -32,7 +32,8 @@ pub fn encode_from(word: &FromExecutor) -> Vec<u8> {
     frame::<from_executor::Owned>(|to| write_from(word, to))
 }
 
-/// A frame's body as a message to an executor; `None` for a hello of a version that is understood.
+/// A frame's body as a message to an executor; `None` for a hello. Whatever version that names, the welcome says which
+/// one is spoken: the agent is the newer side, as a rule, and knows the older versions.
 pub fn decode_to(body: &[u8]) -> Result<Option<ToExecutor>, WireError> {
     message::decode::<to_executor::Owned, _>(body, read_to)
 }
@@ -82,8 +83,7 @@ fn write_to(word: &ToExecutor, mut to: to_executor::Builder<'_>) {
 
 fn read_to(from: to_executor::Reader<'_>) -> Result<Option<ToExecutor>, WireError> {
     Ok(Some(match from.which()? {
-        to_executor::Hello(VERSION) => return Ok(None),
-        to_executor::Hello(_) => return Err(WireError::Invalid("the agent speaks another version")),
+        to_executor::Hello(_) => return Ok(None),
         to_executor::Start(start) => ToExecutor::Start(read_launch(start?)?),
         to_executor::End(end) => {
             let end = end?;
@@ -171,6 +171,9 @@ fn read_from(from: from_executor::Reader<'_>) -> Result<FromExecutor, WireError>
     Ok(match from.which()? {
         from_executor::Welcome(welcome) => {
             let welcome = welcome?;
+            if welcome.get_version() != VERSION {
+                return Err(WireError::Invalid("the executor speaks another version"));
+            }
             let held = welcome.get_held()?;
             text::check_len(held.len(), "the list of attempts", fence::FENCES_MAX)?;
             FromExecutor::Welcome {
@@ -207,4 +210,43 @@ fn read_held(from: held::Reader<'_>) -> Result<Held, WireError> {
         held::Running(whom) => Held::Running(fence::read(whom?)?),
         held::Ended(end) => Held::Ended(worker::read_ended(end?)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(frame: &[u8]) -> &[u8] {
+        next_frame(frame).unwrap().expect("it is whole").0
+    }
+
+    #[test]
+    fn a_hello_of_a_later_agent_is_understood() {
+        let hello = frame::<to_executor::Owned>(|mut to| to.set_hello(VERSION + 1));
+
+        assert_eq!(decode_to(body(&hello)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_welcome_of_another_version_is_refused() {
+        let welcome = frame::<from_executor::Owned>(|to| to.init_welcome().set_version(VERSION + 1));
+
+        assert!(matches!(decode_from(body(&welcome)), Err(WireError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_frame_is_taken_when_it_is_whole_and_not_before() {
+        let frame = encode_to(&ToExecutor::Dial(7));
+        for cut in 0..frame.len() {
+            assert!(next_frame(&frame[..cut]).unwrap().is_none(), "{cut}");
+        }
+        let mut two = frame.clone();
+        two.extend(encode_to(&ToExecutor::Pause));
+
+        let (first, length) = next_frame(&two).unwrap().unwrap();
+
+        assert_eq!(decode_to(first).unwrap(), Some(ToExecutor::Dial(7)));
+        assert_eq!(decode_to(body(&two[length..])).unwrap(), Some(ToExecutor::Pause));
+        assert!(next_frame(&u32::MAX.to_le_bytes()).is_err());
+    }
 }
