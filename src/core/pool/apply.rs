@@ -140,10 +140,13 @@ impl Pool {
     fn apply_job(&mut self, now: Timestamp, state: &JobState) {
         let id = state.submission.job;
         self.relog.logged(Item::Job(id));
-        if self.jobs.get(&id).is_some_and(|job| job.state(now) == *state) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            if job.state(now) != *state {
+                job.restore_unknown(state);
+            }
+            debug_assert_eq!(job.state(now), *state, "a repeated job is what it was");
             return;
         }
-        debug_assert!(!self.jobs.contains_key(&id), "a repeated job is what it was");
         let job = Job::restored(state);
         self.counters.job = self.counters.job.max(id);
         let request = Request { job: id, digest: job.submission.spec.digest() };

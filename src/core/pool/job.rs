@@ -170,6 +170,15 @@ impl Job {
         job
     }
 
+    /// Takes over what no other record tells, in replay: for how long its attempts have been unknown.
+    pub(super) fn restore_unknown(&mut self, state: &JobState) {
+        for known in &state.active {
+            if let Some(active) = self.active.get_mut(&known.index) {
+                active.unknown = known.unknown;
+            }
+        }
+    }
+
     /// What the history keeps of it.
     pub(super) fn ended(&self, at: WallTime) -> JobEnded {
         JobEnded {

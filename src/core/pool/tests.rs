@@ -361,6 +361,29 @@ fn a_spent_token_lets_in_the_key_that_spent_it_and_no_other() {
 }
 
 #[test]
+fn a_job_that_is_repeated_in_the_log_takes_the_place_of_what_replay_knows_of_it() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let id = world.submit(JobSpec::new("sleep 9"));
+    world.turn();
+    world.pass(16);
+    world.pass(5);
+    world.pool.heard(world.now, connection);
+    world.turn();
+    let state = world.pool.jobs[&id].state(world.now.at);
+    assert_eq!(state.active[0].unknown, Duration::from_secs(5));
+
+    let mut again = Pool::new(Timing::default(), Host::default());
+    let records = world.log.iter().cloned().chain([Record::Job(Box::new(state.clone()))]);
+    for (seq, record) in (1..).zip(records) {
+        again.replay(world.now.at, seq, &record);
+    }
+
+    again.check();
+    assert_eq!(again.jobs[&id].state(world.now.at), state);
+}
+
+#[test]
 fn ids_go_on_counting_when_the_log_of_ended_jobs_is_gone() {
     let mut world = World::new();
     let job = world.submit(JobSpec::new("true"));
