@@ -75,6 +75,8 @@ pub const REQUESTS_REMEMBERED_MAX: usize = 100_000;
 pub const ENROL_MESSAGE_BYTES_MAX: usize = 4096;
 /// Unspent tokens of a pool.
 pub const TOKENS_MAX: usize = 10_000;
+/// Keys that a token may be bound to let in: it remembers each of them.
+pub const TOKEN_USES_MAX: u32 = 10_000;
 /// Ranges of an array's indices: a sorted list, as `1-5,8,10-12`.
 pub const ARRAY_RANGES_MAX: usize = 1000;
 /// Calls that a peer may have open on one connection.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::client_service::PoolService;
+use super::client_service::{PoolService, bad_request};
 use super::shared::Stop;
 use super::worker_service::Registrar;
 use crate::core::id::{Name, TokenId};
@@ -19,7 +19,13 @@ impl admin::Server for PoolService {
         params: admin::CreateTokenParams,
         mut results: admin::CreateTokenResults,
     ) -> Result<(), capnp::Error> {
-        let wish = wire::token::read_wish(params.get()?.get_wish()?)?;
+        let wish = match wire::token::read_wish(params.get()?.get_wish()?) {
+            Ok(wish) => wish,
+            Err(error) => {
+                wire::refusal::write(&bad_request(&error), results.get().init_refused());
+                return Ok(());
+            }
+        };
         let role = wish.role;
         let secret = Token::new_secret().map_err(|error| capnp::Error::failed(error.to_string()))?;
         let hash = secret_hash(&secret);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::core::id::{
     AttemptNumber, Epoch, Fingerprint, Incarnation, JobId, JobNonce, RequestId, TokenId, WorkerId,
 };
+use crate::core::limits;
 use crate::core::record::{
     ActiveState, Assignment, ClientState, Counters, JobEnded, JobState, PutBack, Record, Submission,
     TaskEnded, TokenState, Validity, WorkerState,
@@ -323,6 +324,8 @@ fn write_token(state: &TokenState, mut to: schema::token_state::Builder<'_>) {
 }
 
 fn read_token(from: schema::token_state::Reader<'_>) -> Result<TokenState, WireError> {
+    let admitted = from.get_admitted()?;
+    text::check_len(admitted.len(), "the list of keys", limits::TOKEN_USES_MAX as usize)?;
     Ok(TokenState {
         id: TokenId(from.get_id()),
         role: token::read_role(from.get_role()?),
@@ -333,7 +336,7 @@ fn read_token(from: schema::token_state::Reader<'_>) -> Result<TokenState, WireE
         uses_left: from.get_bounded().then(|| from.get_uses_left()),
         expires: WallTime(from.get_expires_ms()),
         validity: validity(from.get_revoked()),
-        admitted: from.get_admitted()?.iter().map(|key| read_key(key?)).collect::<Result<_, WireError>>()?,
+        admitted: admitted.iter().map(|key| read_key(key?)).collect::<Result<_, WireError>>()?,
     })
 }
 
@@ -379,6 +382,6 @@ mod tests {
 
         let read = decode(&encode(&record(100_000))).unwrap();
 
-        assert_eq!(read, record(crate::core::limits::REASON_BYTES_MAX));
+        assert_eq!(read, record(limits::REASON_BYTES_MAX));
     }
 }

@@ -49,6 +49,7 @@ pub fn read_wish(from: token_wish::Reader<'_>) -> Result<TokenWish, WireError> {
         Ok(name.map(|name| Name::parse(&name)).transpose()?)
     };
     let uses = from.get_uses();
+    text::check_len(uses, "the number of a token's uses", limits::TOKEN_USES_MAX as usize)?;
     Ok(TokenWish {
         role: read_role(from.get_role()?),
         name: name(from.get_name())?,
@@ -111,5 +112,16 @@ mod tests {
         let bytes = message::encode::<token_info::Owned>(|to| write_info(&info, to));
 
         assert_eq!(message::decode::<token_info::Owned, _>(&bytes, read_info).unwrap(), info);
+    }
+    #[test]
+    fn a_token_for_more_keys_than_it_can_remember_is_refused() {
+        let read = |uses| {
+            let bytes = message::encode::<token_wish::Owned>(|mut to| to.set_uses(uses));
+            message::decode::<token_wish::Owned, _>(&bytes, read_wish).map(|wish| wish.uses)
+        };
+
+        assert_eq!(read(limits::TOKEN_USES_MAX).unwrap(), Some(limits::TOKEN_USES_MAX));
+        assert!(read(limits::TOKEN_USES_MAX + 1).is_err());
+        assert_eq!(read(0).unwrap(), None);
     }
 }
