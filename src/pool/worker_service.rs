@@ -194,10 +194,7 @@ fn send(member: &Member, worker: &worker::Client, batch: Vec<ToPeer>, calls: &mu
 
 fn send_starts(worker: &worker::Client, starts: &[Start], calls: &mut JoinSet<()>) {
     let mut request = worker.start_request();
-    let mut jobs = request.get().init_jobs(wire::text::count(starts));
-    for (n, start) in (0..).zip(starts) {
-        wire::worker::write_start(start, jobs.reborrow().get(n));
-    }
+    wire::worker::write_starts(starts, request.get().init_jobs(wire::text::count(starts)));
     calls.spawn_local(async move { drop(request.send().promise.await) });
 }
 
@@ -298,12 +295,10 @@ impl output::Server for Output {
         _results: output::WriteResults,
     ) -> Result<(), capnp::Error> {
         let mut appends = Vec::new();
-        for part in params.get()?.get_parts()? {
-            let fence = wire::fence::read(part.get_fence()?)?;
+        for (fence, chunks) in wire::output::read_parts(params.get()?.get_parts()?)? {
             if !self.0.known.borrow().contains(&fence) {
                 continue;
             }
-            let chunks = wire::output::read_list(part.get_chunks()?, wire::output::CHUNKS_MAX)?;
             let output = self.0.local.shared.output.clone();
             appends.push(async move { output.append(fence, chunks).await });
         }

@@ -1,13 +1,15 @@
 //! Chunks of output and their totals.
 
+use crate::core::id::Fence;
 use crate::core::limits;
 use crate::core::output::{Chunk, OutputTotals, Stream};
 use crate::schema::types_capnp::{self, chunk, output_totals};
+use crate::schema::worker_capnp::part;
 
-use super::{WireError, text};
+use super::{WireError, fence, text};
 
 /// Chunks of one attempt in one message: with their headers, more would not fit a frame.
-pub const CHUNKS_MAX: usize = 64 << 10;
+const CHUNKS_MAX: usize = 64 << 10;
 
 /// Writes a chunk.
 pub fn write(chunk: &Chunk, mut to: chunk::Builder<'_>) {
@@ -54,6 +56,26 @@ pub fn read_list(
 ) -> Result<Vec<Chunk>, WireError> {
     text::check_len(from.len(), "the list of chunks", max)?;
     from.iter().map(read).collect()
+}
+
+/// Writes output of several attempts into a list of as many.
+pub fn write_parts(parts: &[(Fence, Vec<Chunk>)], mut to: capnp::struct_list::Builder<'_, part::Owned>) {
+    for (n, (whose, chunks)) in (0..).zip(parts) {
+        let mut part = to.reborrow().get(n);
+        fence::write(*whose, part.reborrow().init_fence());
+        write_list(chunks, part.init_chunks(text::count(chunks)));
+    }
+}
+
+/// Reads output of several attempts.
+pub fn read_parts(
+    from: capnp::struct_list::Reader<'_, part::Owned>,
+) -> Result<Vec<(Fence, Vec<Chunk>)>, WireError> {
+    text::check_len(from.len(), "the list of attempts", fence::FENCES_MAX)?;
+    let read_one = |part: part::Reader<'_>| {
+        Ok((fence::read(part.get_fence()?)?, read_list(part.get_chunks()?, CHUNKS_MAX)?))
+    };
+    from.iter().map(read_one).collect()
 }
 
 /// Writes totals.

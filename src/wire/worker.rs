@@ -183,8 +183,21 @@ pub fn start_bytes(given: &Start) -> usize {
     given.spec.bytes() + cwd + given.fences.len() * FENCE_BYTES + START_BYTES
 }
 
+/// Writes attempts of several jobs into a list of as many.
+pub fn write_starts(starts: &[Start], mut to: capnp::struct_list::Builder<'_, start::Owned>) {
+    for (n, start) in (0..).zip(starts) {
+        write_start(start, to.reborrow().get(n));
+    }
+}
+
+/// Reads attempts of several jobs.
+pub fn read_starts(from: capnp::struct_list::Reader<'_, start::Owned>) -> Result<Vec<StartOrder>, WireError> {
+    text::check_len(from.len(), "the list of starts", fence::FENCES_MAX)?;
+    from.iter().map(read_start).collect()
+}
+
 /// Writes attempts of one job: of its spec what running needs.
-pub fn write_start(given: &Start, mut to: start::Builder<'_>) {
+fn write_start(given: &Start, mut to: start::Builder<'_>) {
     let spec: &JobSpec = &given.spec;
     to.set_job(given.job.0);
     to.set_script(&spec.script);
@@ -197,7 +210,7 @@ pub fn write_start(given: &Start, mut to: start::Builder<'_>) {
 }
 
 /// Reads attempts of one job.
-pub fn read_start(from: start::Reader<'_>) -> Result<StartOrder, WireError> {
+fn read_start(from: start::Reader<'_>) -> Result<StartOrder, WireError> {
     Ok(StartOrder {
         job: JobId(from.get_job()),
         script: job::read_script(from.get_script()?)?,

@@ -44,9 +44,7 @@ impl worker::Server for WorkerService {
         params: worker::StartParams,
         _results: worker::StartResults,
     ) -> Result<(), capnp::Error> {
-        let jobs = params.get()?.get_jobs()?;
-        let orders = jobs.iter().map(wire::worker::read_start).collect::<Result<Vec<_>, _>>()?;
-        self.order(Order::Start(orders))
+        self.order(Order::Start(wire::worker::read_starts(params.get()?.get_jobs()?)?))
     }
 
     async fn cancel(

@@ -67,14 +67,9 @@ impl Uplink {
             return;
         }
         let mut request = self.output.write_request();
-        let mut list = request.get().init_parts(wire::text::count(&parts));
-        let mut durable = Vec::with_capacity(parts.len());
-        for (n, (fence, chunks)) in (0..).zip(&parts) {
-            let mut part = list.reborrow().get(n);
-            wire::fence::write(*fence, part.reborrow().init_fence());
-            wire::output::write_list(chunks, part.init_chunks(wire::text::count(chunks)));
-            durable.extend(chunks.last().map(|last| (*fence, last.end())));
-        }
+        wire::output::write_parts(&parts, request.get().init_parts(wire::text::count(&parts)));
+        let end = |(fence, chunks): &(Fence, Vec<Chunk>)| Some((*fence, chunks.last()?.end()));
+        let durable = parts.iter().filter_map(end).collect();
         self.calls.spawn_local(async move {
             match request.send().promise.await {
                 Ok(_) => Answer::Durable(durable),
