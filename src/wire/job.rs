@@ -147,7 +147,7 @@ pub fn write_info(info: &JobInfo, mut to: job_info::Builder<'_>) {
 
 /// Reads what is seen of a job; its spec holds what went along.
 pub fn read_info(from: job_info::Reader<'_>) -> Result<JobInfo, WireError> {
-    let mut spec = JobSpec::new(from.get_script()?);
+    let mut spec = JobSpec::new(text::read_bytes(from.get_script(), "the script", SCRIPT_SHOWN_BYTES)?);
     spec.name = read_name(from.get_name())?;
     spec.constraint =
         Constraint::parse(&text::read(from.get_where(), "the constraint", limits::CONSTRAINT_BYTES_MAX)?)?;
@@ -223,5 +223,23 @@ mod tests {
         let owner = format!("{}@example.org", "ann.".repeat(40));
 
         assert_eq!(through_a_message(&job(&owner, JobSpec::new("true"))).owner, owner);
+    }
+
+    #[test]
+    fn of_a_job_a_list_has_the_beginning_of_its_script_and_not_what_only_running_needs() {
+        let spec = JobSpec {
+            args: vec![b"a".to_vec()],
+            env: vec![(b"b".to_vec(), b"c".to_vec())],
+            cwd: Some(b"/d".to_vec()),
+            timeout: Some(Duration::from_secs(1)),
+            lost_after: Some(Duration::from_secs(2)),
+            array: Some(Array::parse("1-9%2").unwrap()),
+            ..JobSpec::new(vec![b'x'; 1000])
+        };
+
+        let shown = through_a_message(&job("ann", spec)).spec;
+
+        let array = Some(Array::parse("1-9").unwrap());
+        assert_eq!(*shown, JobSpec { array, ..JobSpec::new(vec![b'x'; SCRIPT_SHOWN_BYTES]) });
     }
 }

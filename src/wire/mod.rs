@@ -20,6 +20,11 @@ pub mod token;
 pub mod why;
 pub mod worker;
 
+#[cfg(test)]
+mod arbitrary;
+#[cfg(test)]
+mod tests;
+
 use crate::core::id::BadName;
 use crate::core::job::BadSpec;
 use crate::core::label::BadConstraint;
