@@ -1,6 +1,8 @@
 @0xd0c4b7a1e5936f28;
-# What a client may hold. The key that a client's TLS connection proved decides which `Door` it is given; no field of a
-# message says who somebody is. Every call is answered within 20 s; what may take longer is asked again.
+# What a client may hold, and calls. The key that a client's TLS connection proved decides which door it is given; no
+# field of a message says who somebody is. Every call is answered within 20 s; what may take longer is asked again.
+# Dropping a capability changes nothing unless it says so. Lists are paged: a call says after what, and how many at most
+# (0: 100, at most 1000).
 
 using Types = import "types.capnp";
 using Worker = import "worker.capnp";
@@ -9,7 +11,7 @@ interface ClientDoor @0xb1c3dc2c3f1a7e04 {
   # The bootstrap object of a client's connection. It gives nothing but what `hello` returns.
 
   hello @0 (hello :Types.Hello) -> (welcome :Types.Welcome, pool :Pool, admin :Admin, refused :Types.Refusal);
-  # The first call. `refused` is null unless the versions do not fit together; then the capabilities are null.
+  # The first call of a connection. `refused` is null unless the versions do not fit together; then the others are null.
   # `admin` is null unless the peer came in by the local socket; it is the same object as `pool`, with more methods.
 }
 
@@ -18,51 +20,58 @@ interface Pool @0xa7d0e25ac9d14b11 {
 
   submit @0 (request :Data, spec :Types.JobSpec) -> (job :UInt64, handle :Job, refused :Types.Refusal);
   # Accepts a job. It is durable when this returns. `request` is 16 random bytes that the client chose: the same bytes
-  # with the same spec again are the same job, with another spec they are refused.
+  # with the same spec again are the same job, with another spec they are refused. So a client whose connection broke
+  # calls again.
 
   job @1 (id :UInt64) -> (handle :Job, refused :Types.Refusal);
   # A capability to one job. An id that does not exist and one that the caller may not see give the same refusal.
 
   jobs @2 (filter :JobFilter, before :UInt64, limit :UInt32) -> (jobs :List(JobInfo), older :UInt64, newest :UInt64);
-  # Jobs, newest first, below id `before` (0: from the newest), at most `limit` (0: 100, at most 1000). `older` is how
-  # many more match. `newest` is the highest id that the caller may see, 0 if there is none.
+  # Jobs, newest first, below id `before` (0: from the newest). `older` is how many more match. `newest` is the highest
+  # id that was given out, 0 if there is none.
 
   wait @3 (ids :List(UInt64)) -> (ended :List(JobInfo), unknown :List(UInt64));
-  # Answers when at least one of the jobs has ended, with all of them that have, or after 20 s with none.
-  # `unknown` names ids that the caller may not see.
+  # Answers when at least one of the jobs has ended, with all of them that have, or after 20 s with none; at once if
+  # there is none to wait for. At most 1000 ids. `unknown` names those that do not exist or that the caller may not see.
 
   workers @4 (after :Text, limit :UInt32) -> (workers :List(WorkerInfo), more :Bool);
   # Workers, by name, after the name `after`.
 
   status @5 () -> (status :PoolStatus);
+  # The pool as a whole.
 
   cancel @6 (ids :List(UInt64), how :Types.Cancel) -> (results :List(CancelResult));
-  # As `Job.cancel`, for many.
+  # As `Job.cancel` of all tasks, for at most 1000 jobs; the results are in the order of the ids.
 }
 
 interface Job @0x9c8c0a2dfb3e0b76 {
-  # One job. Dropping it changes nothing.
+  # One job, live or ended, for somebody who may see it.
 
   info @0 () -> (info :JobInfo);
+  # The job as it is.
 
   spec @1 () -> (spec :Types.JobSpec);
+  # The whole request, as it was submitted.
 
   tasks @2 (after :UInt32, fromStart :Bool, limit :UInt32, state :TaskState, anyState :Bool)
       -> (tasks :List(TaskInfo), more :Bool);
-  # Tasks in the order of their index, after index `after` (ignored with `fromStart`).
+  # Tasks in the order of their index, after index `after` (ignored with `fromStart`); of these only those in `state`,
+  # unless `anyState`: a page may be short, or empty, and more follow. A task that was cancelled while it waited is not
+  # among them.
 
   why @3 (task :UInt32) -> (why :Why);
-  # Why a task is not running.
+  # Why a task is not running; of one that runs or has ended, that it does.
 
   cancel @4 (tasks :List(Types.Range), how :Types.Cancel) -> (result :CancelResult);
-  # Ends what runs and keeps from starting what waits, of the given tasks; none given: all. Durable when it returns;
-  # calling it again is harmless, and a stronger `how` counts.
+  # Ends what runs and keeps from starting what waits, of the given tasks (at most 1000 ranges); none given: all.
+  # Durable when it returns; calling it again is harmless, and a stronger `how` counts.
 
   abandon @5 (tasks :List(Types.Range)) -> (abandoned :List(Types.Range), refused :Types.Refusal);
-  # A person's decision that unknown attempts are lost. Tasks that are not unknown are left alone.
+  # A person's decision that unknown attempts are lost, whatever the retries. Tasks that are not unknown are left alone;
+  # it is refused if there is none that is. `abandoned` has the first 1000 ranges. Durable when it returns.
 
   retry @6 (request :Data, onlyFailed :Bool) -> (job :UInt64, handle :Job, refused :Types.Refusal);
-  # Submits a new job of the same spec; with `onlyFailed`, of an array's failed indices.
+  # Submits a new job of the same spec; with `onlyFailed`, of an array's failed indices. `request` as for `Pool.submit`.
 
   follow @7 (sink :Sink, from :Resume, what :FollowWhat) -> (following :Following, refused :Types.Refusal);
   # Sends the job's events and output to `sink`, first what has happened, then what happens.
@@ -70,8 +79,9 @@ interface Job @0x9c8c0a2dfb3e0b76 {
 }
 
 struct FollowWhat {
+  # What a follower wants.
   tasks @0 :List(Types.Range);
-  # None: all.
+  # At most 1000 ranges; none: all.
   live @1 :Bool;
   # Output as it comes, of all tasks at once. Otherwise each task's output whole, when it has ended.
   attempt @2 :UInt32;
@@ -85,9 +95,11 @@ struct Resume {
   tasks @0 :List(Types.Range);
   # Tasks that it has seen to their end.
   partly @1 :List(TaskPosition);
+  # Of others, how far; at most 4096.
 }
 
 struct TaskPosition {
+  # A place in a task's output: in this attempt, so many bytes of both streams.
   task @0 :UInt32;
   attempt @1 :UInt32;
   position @2 :UInt64;
@@ -98,15 +110,17 @@ interface Following @0xc9a6b3d2f0e14c85 {
 }
 
 interface Sink @0xe2b5c7f9a1d03468 {
-  # A client's end of a following. The pool calls it; a client that does not answer is slowed, nobody else is.
+  # A client's end of a following. The pool calls it; a client that does not answer is slowed, nobody else is. The pool
+  # drops it when the following has ended, be that by `done` or not.
 
   write @0 (task :UInt32, attempt :UInt32, chunk :Types.Chunk) -> stream;
   # Bytes, in the order in which they arrived at the worker, without a gap and without a repetition.
 
   event @1 (event :TaskEvent) -> stream;
+  # Something that happened to a task. Its end comes after all its output.
 
   gone @2 (task :UInt32, attempt :UInt32, position :UInt64, refused :Types.Refusal) -> stream;
-  # Output up to `position` is no longer kept.
+  # Output up to `position` is no longer kept; `refused` says so in words. What is kept follows from there.
 
   done @3 (info :JobInfo) -> ();
   # The last call: the job has ended (or all that was asked for was sent).
@@ -116,11 +130,14 @@ struct TaskEvent {
   # Something that happened to a task.
   task @0 :UInt32;
   attempt @1 :UInt32;
+  # The attempt that it is about; 0: none.
   worker @2 :Text;
+  # Where that is or was; empty: nowhere.
   union {
     queued @3 :Void;
     # It waits; `Job.why` tells for what.
     started @4 :Void;
+    # Bash runs.
     unknown @5 :UInt64;
     # Its worker has been silent; holds the milliseconds until it may start elsewhere, 0 if it never will by itself.
     returned @6 :Void;
@@ -128,42 +145,58 @@ struct TaskEvent {
     attemptLost @7 :Text;
     # This attempt is lost and another is allowed.
     cancelling @8 :Types.Cancel;
+    # It is being ended.
     ended @9 :TaskEnd;
+    # The last event of a task.
   }
 }
 
 struct TaskEnd {
+  # How a task ended, with what its last attempt used and wrote.
   outcome @0 :Types.Outcome;
   usage @1 :Types.Usage;
   totals @2 :Types.OutputTotals;
 }
 
 enum TaskState {
+  # What a task is doing, or how it ended.
   queued @0;
+  # It waits for a worker.
   starting @1;
+  # It was given to a worker that has not reported its start.
   running @2;
+  # Bash runs.
   unknown @3;
+  # Its worker is silent.
   done @4;
+  # It ended with exit 0.
   failed @5;
+  # It ended with another exit, a signal or a time-out, or could not be started.
   cancelled @6;
+  # Somebody cancelled it.
   lost @7;
+  # Nobody knows what became of it, and nobody will.
 }
 
 struct TaskInfo {
+  # One task as it is.
   index @0 :UInt32;
   state @1 :TaskState;
   attempt @2 :UInt32;
-  # 0: none yet.
+  # The newest; 0: none yet.
   worker @3 :Text;
+  # Where that is or was.
   startedMs @4 :Int64;
   # Wall clock, milliseconds since 1970; 0: not yet.
   endedMs @5 :Int64;
   end @6 :TaskEnd;
   # Null unless it has ended.
   cancelling @7 :Bool;
+  # Somebody wants it ended, and it has not yet.
 }
 
 struct JobInfo {
+  # One job as it is. All of its spec has `Job.spec`.
   id @0 :UInt64;
   owner @1 :Text;
   name @2 :Text;
@@ -172,18 +205,21 @@ struct JobInfo {
   script @4 :Data;
   # At most the first 256 bytes.
   where @5 :Text;
+  # These as in its spec, like the array.
   priority @6 :Int8;
   retries @7 :UInt32;
   submittedMs @8 :Int64;
+  # Wall clock, milliseconds since 1970.
   startedMs @9 :Int64;
   # The first start; 0: none yet.
   endedMs @10 :Int64;
+  # Of its last task; 0: it has not ended.
   array @11 :List(Types.Range);
   counts @12 :Counts;
   task @13 :TaskInfo;
   # Of a plain job its task; of an array the first that failed, or null.
   queuedUs @14 :UInt64;
-  # From submit to the first start, on the pool's clock.
+  # From submit to the first start, on the pool's clock; 0: not yet.
   failed @15 :List(Types.Range);
   # Of an array, the first 1000 ranges of tasks that ended otherwise than with exit 0.
 }
@@ -201,6 +237,7 @@ struct Counts {
 }
 
 struct JobFilter {
+  # Which jobs are listed: those that meet all of it.
   all @0 :Bool;
   # Otherwise those that have not ended, and those that ended within the last hour.
   states @1 :List(TaskState);
@@ -212,6 +249,7 @@ struct JobFilter {
 }
 
 struct CancelResult {
+  # What a cancel did to one job.
   job @0 :UInt64;
   cancelled @1 :UInt64;
   # Tasks that were waiting and will never start.
@@ -222,6 +260,7 @@ struct CancelResult {
 }
 
 struct Why {
+  # Why a task is not running.
   state @0 :TaskState;
   text @1 :Text;
   # One sentence, for people.
@@ -236,26 +275,31 @@ struct Why {
 }
 
 struct Unmet {
+  # A part of a constraint.
   text @0 :Text;
   # One term of the constraint, as `gpu=h100`.
   met @1 :UInt32;
   # Workers that meet it.
   seen @2 :List(Seen);
-  # Values of its label that workers do have.
+  # Values of its label that workers do have, the most frequent first, at most 5.
 }
 
 struct Seen {
+  # A label that workers have.
   text @0 :Text;
   # As `gpu=a100`.
   count @1 :UInt32;
+  # How many of them.
 }
 
 struct WorkerInfo {
+  # One worker as it is.
   name @0 :Text;
   state @1 :WorkerState;
   slots @2 :UInt32;
   used @3 :UInt32;
   labels @4 :List(Types.Label);
+  # Its own, those of its token, and its name.
   memoryBytes @5 :UInt64;
   seenMs @6 :UInt64;
   # Milliseconds since a byte came from it; 0 if never.
@@ -265,17 +309,23 @@ struct WorkerInfo {
   # Takes only this owner's jobs; empty: everybody's.
   joinedMs @9 :Int64;
   fingerprint @10 :Data;
+  # Of its key, 32 bytes; empty: it is one of the pool's own machine.
 }
 
 enum WorkerState {
+  # Whether a worker takes tasks.
   ready @0;
+  # It does.
   draining @1;
+  # It finishes what it has.
   silent @2;
+  # Nothing was heard of it for 15 s.
   away @3;
   # Known, not connected since the pool's start or gone on purpose.
 }
 
 struct PoolStatus {
+  # The pool as a whole.
   name @0 :Text;
   pid @1 :UInt32;
   state @2 :Text;
@@ -283,15 +333,19 @@ struct PoolStatus {
   listening @3 :Text;
   # Empty: the local socket only.
   sinceMs @4 :Int64;
+  # When its process started.
   workers @5 :UInt32;
+  # Connected ones; so are the slots, and those in use.
   silent @6 :UInt32;
   slots @7 :UInt32;
   used @8 :UInt32;
   queued @9 :UInt64;
+  # Tasks, like the next two.
   running @10 :UInt64;
   unknown @11 :UInt64;
   build @12 :Text;
   outputBytes @13 :UInt64;
+  # Kept, and at most.
   outputLimitBytes @14 :UInt64;
   fingerprint @15 :Data;
   newest @16 :UInt64;
@@ -302,30 +356,35 @@ interface Admin @0xf7e61d3b0a9c5284 extends(Pool) {
   # What the pool's own user may do, over the local socket. Sees and decides about every owner's jobs.
 
   createToken @0 (wish :TokenWish) -> (token :Text, info :TokenInfo, refused :Types.Refusal);
-  # The token is shown here and never again.
+  # Makes a token, which lets keys in. It is shown here and never again. Durable when it returns.
 
   tokens @1 () -> (tokens :List(TokenInfo));
+  # All that are kept, oldest first: at most 10,000, and none whose time has been over for more than a day.
 
   revokeToken @2 (id :UInt64) -> (refused :Types.Refusal);
+  # It lets nobody in any more; whom it has let in stays. `refused` is null if it is revoked.
 
   localWorker @3 (name :Text, given :Bool) -> (registrar :Worker.Registrar, refused :Types.Refusal);
-  # A worker on the pool's machine that needs no token. The one place where a name comes from a message. Without
-  # `given` a name in use gets `-2`.
+  # A worker on the pool's machine that needs no token; called by that worker itself. The one place where a name comes
+  # from a message. Without `given` a name in use gets `-2`.
 
   removeWorker @4 (name :Text) -> (lost :UInt64, refused :Types.Refusal);
   # Forgets a worker for good: its attempts are lost, its key is not let in again.
 
   stop @5 (why :StopReason) -> (running :UInt64, queued :UInt64);
-  # Commits, then ends the pool within 5 s; jobs at workers go on.
+  # Commits, then ends the pool within 5 s; jobs at workers go on. Tells how many tasks run and wait.
 }
 
 enum StopReason {
+  # Why a pool is to end.
   asked @0;
+  # Somebody wants it to.
   handover @1;
   # Another process opens the same state.
 }
 
 struct TokenWish {
+  # A token that somebody wants.
   role @0 :Role;
   name @1 :Text;
   # The name that the new key gets; empty: as it wishes.
@@ -334,20 +393,23 @@ struct TokenWish {
   labels @3 :List(Types.Label);
   # Of a worker: given to it by the pool.
   uses @4 :UInt32;
-  # 0: any number.
+  # How many keys it lets in, at most 10,000; 0: any number.
   ttlMs @5 :UInt64;
   # 0: one hour; at most a day.
 }
 
 enum Role {
+  # What a token makes of a key.
   worker @0;
   client @1;
 }
 
 struct TokenInfo {
+  # A token as it is listed, without its secret.
   id @0 :UInt64;
   role @1 :Role;
   name @2 :Text;
+  # That it gives; empty: as the key wishes.
   usesLeft @3 :UInt32;
   # Counts only if it is `bounded`.
   expiresMs @4 :Int64;
@@ -357,8 +419,13 @@ struct TokenInfo {
 }
 
 enum TokenState {
+  # Whether a token still lets keys in.
   valid @0;
+  # It does.
   spent @1;
+  # It was used as often as it may be.
   expired @2;
+  # Its time is over.
   revoked @3;
+  # Somebody revoked it.
 }

@@ -2,6 +2,9 @@
 # Values that several of the other files speak of. A value is compared, copied and sent; nothing happens when it is
 # dropped. Durations are in the unit that their name ends with; a duration of 0 means "none" where the text says so.
 # Texts are UTF-8; what a person's shell may contain in any encoding (scripts, arguments, variables, paths) is Data.
+#
+# Names are 1 to 64 bytes of a-z 0-9 . _ - without a dot in front. Every list and every text has a bound, and a message
+# beyond one is refused: as a `Refusal` where a person may have written it, otherwise as a failed call.
 
 struct Range {
   # An inclusive range of task indices.
@@ -29,31 +32,38 @@ struct Variable {
 }
 
 struct Label {
+  # What a worker offers, or a fact of a refusal.
   key @0 :Text;
+  # Of a worker: 1 to 64 bytes of A-Z a-z 0-9 . _ / -
   value @1 :Text;
+  # Of a worker: at most 256 bytes without control characters.
 }
 
 struct JobSpec {
-  # The immutable request in a job.
+  # The immutable request in a job. Script, arguments and variables together have at most 1 MiB, where each argument
+  # counts 24 bytes more than it has, and each variable 48.
   script @0 :Data;
   # Bash source, byte for byte: `bash -c SCRIPT bash ARGS…`.
   args @1 :List(Data);
   name @2 :Text;
   # Empty: none.
   where @3 :Text;
-  # A constraint over the workers' labels; empty: any worker.
+  # A constraint over the workers' labels, at most 4096 bytes with a space around each mark; empty: any worker.
   env @4 :List(Variable);
+  # Set last, in this order. Not those that clusterctl sets itself.
   cwd @5 :Data;
-  # Absolute; empty: the workspace.
+  # Absolute, at most 4096 bytes; empty: the workspace.
   timeoutMs @6 :UInt64;
   # 0: none.
+  # Each attempt that runs longer is ended.
   retries @7 :UInt32;
+  # Attempts that are allowed after one that was lost or could not start, at most 1000.
   priority @8 :Int8;
   # -100 to 100, higher first.
   lostAfterMs @9 :UInt64;
-  # 0: the pool's default.
+  # An attempt that is unknown for so long in all is lost; 0: the pool's default.
   array @10 :List(Range);
-  # Sorted, without overlap; empty: a plain job.
+  # At most 1000, without overlap; empty: a plain job.
   atOnce @11 :UInt32;
   # At most so many of the array's tasks at a time; 0: no such bound.
 }
@@ -71,30 +81,40 @@ struct Outcome {
   # How a task ended. One per task, and it never changes once it was seen.
   union {
     exited @0 :UInt8;
+    # Bash ended by itself with this code.
     signaled @1 :UInt8;
+    # A signal that the pool did not send ended bash.
     timedOut @2 :Void;
+    # Its time was over, and its whole tree was ended.
     cancelled @3 :Cancel;
+    # Somebody cancelled it, before or while it ran.
     lost @4 :Text;
+    # Nobody knows what became of it, or its executor died with it; says why, in at most 4096 bytes.
     spawnFailed @5 :Text;
+    # Bash could not be started; says why, in at most 4096 bytes.
     quarantined @6 :Void;
+    # Its attempts took their worker down too often.
   }
 }
 
 struct Usage {
+  # What one attempt used, as the kernel counted it for bash and all that it waited for; in microseconds.
   runUs @0 :UInt64;
-  # From the start of bash to its end, on the worker's clock, in microseconds.
+  # From the start of bash to its end, on the worker's clock.
   cpuUserUs @1 :UInt64;
   cpuSystemUs @2 :UInt64;
   peakMemoryBytes @3 :UInt64;
+  # Of any one of its processes.
 }
 
 enum Stream {
+  # Which of an attempt's two streams of output.
   stdout @0;
   stderr @1;
 }
 
 struct Chunk {
-  # Consecutive bytes of one stream, with nothing of the other between them.
+  # Consecutive bytes of one stream, with nothing of the other between them; 1 to 64 KiB.
   position @0 :UInt64;
   # How many bytes of either stream were read before the first: what a follower resumes at.
   stream @1 :Stream;
@@ -104,10 +124,11 @@ struct Chunk {
 }
 
 struct OutputTotals {
+  # What an attempt wrote in the end: enough to tell whether all of it has arrived.
   stdoutBytes @0 :UInt64;
   stderrBytes @1 :UInt64;
   stdoutHash @2 :Data;
-  # BLAKE3, 32 bytes.
+  # BLAKE3 of all bytes of the stream, 32 bytes.
   stderrHash @3 :Data;
   droppedBytes @4 :UInt64;
   # Written beyond the bound per attempt, and not kept.
@@ -115,7 +136,8 @@ struct OutputTotals {
 
 struct Refusal {
   # An expected "no". The code is stable and in kebab case; scripts may compare it. The message is for people, lower
-  # case, one line; facts are shown below it; the hint is a command to type, or empty.
+  # case, one line; facts are shown below it, at most 32; the hint is a command to type, or empty. A text that is longer
+  # than 8 KiB was cut.
   code @0 :Text;
   message @1 :Text;
   facts @2 :List(Label);
@@ -131,6 +153,7 @@ struct Hello {
   build @2 :Text;
   # For people: the program's version.
   features @3 :List(Text);
+  # Names of what this side can do beyond its version. Whoever does not know one passes over it; none so far.
 }
 
 struct Bounds {

@@ -21,6 +21,8 @@ pub const CONSTRAINT_BYTES_MAX: usize = 4096;
 pub const CONSTRAINT_DEPTH_MAX: usize = 64;
 /// Items in one page of any list.
 pub const PAGE_MAX: usize = 1000;
+/// Items in a page if nobody says how many.
+pub const PAGE_DEFAULT: usize = 100;
 /// Slots of one worker.
 pub const SLOTS_MAX: u32 = 4096;
 /// Tasks of one owner that have not ended.

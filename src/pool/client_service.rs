@@ -214,10 +214,7 @@ impl pool::Server for PoolService {
         let params = params.get()?;
         let filter = wire::job::read_filter(params.get_filter()?)?;
         let before = Some(JobId(params.get_before())).filter(|id| id.0 > 0);
-        let limit = match params.get_limit() as usize {
-            0 => 100,
-            limit => limit.min(limits::PAGE_MAX),
-        };
+        let limit = wire::text::page(params.get_limit());
         let (viewer, asked) = (self.viewer.clone(), filter.clone());
         let page =
             self.shared().pool.update(move |pool, _| pool.list(&viewer, &asked, before, limit)).await?;
@@ -311,7 +308,7 @@ impl pool::Server for PoolService {
     ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let after = wire::text::read(params.get_after(), "a name", limits::NAME_BYTES_MAX)?;
-        let limit = params.get_limit() as usize;
+        let limit = wire::text::page(params.get_limit());
         let page = self.shared().pool.update(move |pool, now| pool.worker_page(now, &after, limit)).await?;
         results.get().set_more(page.more);
         let mut list = results.get().init_workers(wire::text::count(&page.workers));

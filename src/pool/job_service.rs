@@ -196,7 +196,7 @@ impl job::Server for JobService {
     ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let after = (!params.get_from_start()).then(|| params.get_after());
-        let limit = (params.get_limit() as usize).clamp(1, limits::PAGE_MAX);
+        let limit = wire::text::page(params.get_limit());
         let wanted =
             if params.get_any_state() { None } else { Some(wire::task::read_state(params.get_state()?)) };
         let (viewer, id) = (self.viewer.clone(), self.id);

@@ -79,6 +79,11 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// How many items a page is to have, where 0 stands for the default.
+pub fn page(wanted: u32) -> usize {
+    if wanted == 0 { limits::PAGE_DEFAULT } else { limits::PAGE_MAX.min(wanted as usize) }
+}
+
 /// How many items a list needs.
 pub fn count<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).expect("lists are bounded far below 2^32")

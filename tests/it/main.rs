@@ -1,4 +1,5 @@
-//! Real processes, real sockets, real terminals: what unit tests and the simulation cannot show.
+//! Real processes, real sockets, real terminals, and files of other versions: what unit tests and the simulation cannot
+//! show.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod cancel;
@@ -8,5 +9,6 @@ mod command_line;
 mod first_minute;
 mod network;
 mod queue;
+mod schema;
 mod tap;
 mod tidy;
