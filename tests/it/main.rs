@@ -7,6 +7,7 @@ mod census;
 mod cluster;
 mod command_line;
 mod first_minute;
+mod golden;
 mod network;
 mod queue;
 mod schema;
