@@ -57,6 +57,11 @@ impl Peers {
         }
     }
 
+    /// Ends a connection.
+    pub(super) fn cut(&self, id: ConnectionId) {
+        self.known().cut(id);
+    }
+
     pub(super) fn disconnected(&self, id: ConnectionId) {
         self.known().connections.remove(&id);
     }

@@ -218,7 +218,14 @@ async fn listen_for(member: Rc<Member>, gate: GateState) {
     }
 }
 
+/// The membership itself: dropping it ends it, with the connection.
 struct Registration(Rc<Member>);
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.0.local.shared.peers.cut(self.0.connection);
+    }
+}
 
 impl registration::Server for Registration {
     async fn drain(

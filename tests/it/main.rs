@@ -10,6 +10,7 @@ mod first_minute;
 mod golden;
 mod network;
 mod queue;
+mod registration;
 mod schema;
 mod tap;
 mod tidy;
