@@ -2,7 +2,7 @@
 # What a client may hold, and calls. The key that a client's TLS connection proved decides which door it is given; no
 # field of a message says who somebody is. Every call is answered within 20 s; what may take longer is asked again.
 # Dropping a capability changes nothing unless it says so. Lists are paged: a call says after what, and how many at most
-# (0: 100, at most 1000).
+# (0: 100, at most 1000); a page of large items is shorter.
 
 using Types = import "types.capnp";
 using Worker = import "worker.capnp";
@@ -31,8 +31,9 @@ interface Pool @0xa7d0e25ac9d14b11 {
   # id that was given out, 0 if there is none.
 
   wait @3 (ids :List(UInt64)) -> (ended :List(JobInfo), unknown :List(UInt64));
-  # Answers when at least one of the jobs has ended, with all of them that have, or after 20 s with none; at once if
-  # there is none to wait for. At most 1000 ids. `unknown` names those that do not exist or that the caller may not see.
+  # Answers when at least one of the jobs has ended, with those that have, or after 20 s with none; at once if there is
+  # none to wait for. Of many, as many as go in one answer: ask again for the others. At most 1000 ids. `unknown` names
+  # those that do not exist or that the caller may not see.
 
   workers @4 (after :Text, limit :UInt32) -> (workers :List(WorkerInfo), more :Bool);
   # Workers, by name, after the name `after`.
@@ -56,8 +57,7 @@ interface Job @0x9c8c0a2dfb3e0b76 {
   tasks @2 (after :UInt32, fromStart :Bool, limit :UInt32, state :TaskState, anyState :Bool)
       -> (tasks :List(TaskInfo), more :Bool);
   # Tasks in the order of their index, after index `after` (ignored with `fromStart`); of these only those in `state`,
-  # unless `anyState`: a page may be short, or empty, and more follow. A task that was cancelled while it waited is not
-  # among them.
+  # unless `anyState`. A task that was cancelled while it waited is not among them.
 
   why @3 (task :UInt32) -> (why :Why);
   # Why a task is not running; of one that runs or has ended, that it does.

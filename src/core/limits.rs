@@ -23,6 +23,8 @@ pub const CONSTRAINT_DEPTH_MAX: usize = 64;
 pub const PAGE_MAX: usize = 1000;
 /// Items in a page if nobody says how many.
 pub const PAGE_DEFAULT: usize = 100;
+/// One page of any list, in bytes: items that are large make it short.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
 /// Slots of one worker.
 pub const SLOTS_MAX: u32 = 4096;
 /// Tasks of one owner that have not ended.

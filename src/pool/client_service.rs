@@ -248,15 +248,13 @@ impl pool::Server for PoolService {
             }
         }
         jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
-        older += page.older + jobs.len().saturating_sub(limit) as u64;
-        jobs.truncate(limit);
+        let shown = limit.min(wire::job::fitting(&jobs));
+        older += page.older + jobs.len().saturating_sub(shown) as u64;
+        jobs.truncate(shown);
         let mut results = results.get();
         results.set_older(older);
         results.set_newest(page.newest.0);
-        let mut list = results.init_jobs(wire::text::count(&jobs));
-        for (n, info) in (0..).zip(&jobs) {
-            wire::job::write_info(info, list.reborrow().get(n));
-        }
+        wire::job::write_infos(&jobs, results.init_jobs(wire::text::count(&jobs)));
         Ok(())
     }
 
@@ -290,10 +288,8 @@ impl pool::Server for PoolService {
                 break (ended, unknown);
             }
         };
-        let mut list = results.get().init_ended(wire::text::count(&ended));
-        for (n, info) in (0..).zip(&ended) {
-            wire::job::write_info(info, list.reborrow().get(n));
-        }
+        let ended = &ended[..ended.len().min(wire::job::fitting(&ended))];
+        wire::job::write_infos(ended, results.get().init_ended(wire::text::count(ended)));
         let mut list = results.get().init_unknown(wire::text::count(&unknown));
         for (n, id) in (0..).zip(&unknown) {
             list.set(n, id.0);
@@ -310,11 +306,9 @@ impl pool::Server for PoolService {
         let after = wire::text::read(params.get_after(), "a name", limits::NAME_BYTES_MAX)?;
         let limit = wire::text::page(params.get_limit());
         let page = self.shared().pool.update(move |pool, now| pool.worker_page(now, &after, limit)).await?;
-        results.get().set_more(page.more);
-        let mut list = results.get().init_workers(wire::text::count(&page.workers));
-        for (n, info) in (0..).zip(&page.workers) {
-            wire::worker::write_info(info, list.reborrow().get(n));
-        }
+        let shown = &page.workers[..page.workers.len().min(wire::worker::fitting(&page.workers))];
+        results.get().set_more(page.more || shown.len() < page.workers.len());
+        wire::worker::write_infos(shown, results.get().init_workers(wire::text::count(shown)));
         Ok(())
     }
 

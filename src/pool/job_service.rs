@@ -210,13 +210,11 @@ impl job::Server for JobService {
         }
         tasks.sort_by_key(|task| task.index);
         tasks.dedup_by_key(|task| task.index);
-        let more = tasks.len() > limit;
-        tasks.truncate(limit);
+        let shown = limit.min(wire::task::fitting(&tasks));
+        let more = tasks.len() > shown;
+        tasks.truncate(shown);
         results.get().set_more(more);
-        let mut list = results.get().init_tasks(wire::text::count(&tasks));
-        for (n, task) in (0..).zip(&tasks) {
-            wire::task::write_info(task, list.reborrow().get(n));
-        }
+        wire::task::write_infos(&tasks, results.get().init_tasks(wire::text::count(&tasks)));
         Ok(())
     }
 

@@ -16,6 +16,8 @@ use super::{WireError, fence, task, text};
 
 /// Bytes of a script that a list shows.
 const SCRIPT_SHOWN_BYTES: usize = 256;
+/// What the fields of a listed job take that have one size, its name, and the gaps between the others, in bytes.
+const INFO_BYTES: usize = 512;
 /// Arguments or variables of a job: so many, if they are empty, are all that the bound of their bytes allows.
 const WORDS_MAX: usize = 64 << 10;
 
@@ -145,6 +147,27 @@ pub fn write_info(info: &JobInfo, mut to: job_info::Builder<'_>) {
     fence::write_ranges(&info.failed, to.init_failed(text::count(&info.failed)));
 }
 
+/// Writes what is seen of jobs into a list of as many.
+pub fn write_infos(infos: &[JobInfo], mut to: capnp::struct_list::Builder<'_, job_info::Owned>) {
+    for (n, info) in (0..).zip(infos) {
+        write_info(info, to.reborrow().get(n));
+    }
+}
+
+/// How many of these jobs one page has room for.
+pub fn fitting(infos: &[JobInfo]) -> usize {
+    text::fitting(infos.iter().map(info_bytes))
+}
+
+/// What is seen of a job takes so many bytes in a message, or less.
+fn info_bytes(info: &JobInfo) -> usize {
+    let spec = &info.spec;
+    let texts =
+        info.owner.len() + spec.constraint.to_string().len() + spec.script.len().min(SCRIPT_SHOWN_BYTES);
+    let ranges = info.failed.len() + spec.array.as_ref().map_or(0, |array| array.ranges().len());
+    INFO_BYTES + texts + ranges * size_of::<(u32, u32)>() + info.task.as_ref().map_or(0, task::info_bytes)
+}
+
 /// Reads what is seen of a job; its spec holds what went along.
 pub fn read_info(from: job_info::Reader<'_>) -> Result<JobInfo, WireError> {
     let mut spec = JobSpec::new(text::read_bytes(from.get_script(), "the script", SCRIPT_SHOWN_BYTES)?);
@@ -196,6 +219,7 @@ pub fn read_filter(from: job_filter::Reader<'_>) -> Result<JobFilter, WireError>
 mod tests {
     use super::*;
     use crate::core::view::Counts;
+    use crate::schema::pool_capnp::pool::jobs_results;
     use crate::wire::message;
 
     fn through_a_message(info: &JobInfo) -> JobInfo {
@@ -223,6 +247,30 @@ mod tests {
         let owner = format!("{}@example.org", "ann.".repeat(40));
 
         assert_eq!(through_a_message(&job(&owner, JobSpec::new("true"))).owner, owner);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_listed_job_takes_no_more_than_is_counted_for_it(info in crate::wire::arbitrary::job_info()) {
+            let bytes = message::encode::<job_info::Owned>(|to| write_info(&info, to)).len();
+
+            proptest::prop_assert!(bytes <= info_bytes(&info), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_the_largest_jobs_is_less_than_a_frame() {
+        let ranges: Vec<(u32, u32)> = (0..1000).map(|n| (2 * n, 2 * n)).collect();
+        let array = Some(Array::new(ranges.clone(), None).unwrap());
+        let spec = JobSpec { array, ..JobSpec::new(vec![b':'; 1000]) };
+        let jobs = vec![JobInfo { failed: ranges, ..job("ann", spec) }; limits::PAGE_MAX];
+        let page = &jobs[..fitting(&jobs)];
+
+        let bytes = message::encode::<jobs_results::Owned>(|to| {
+            write_infos(page, to.init_jobs(text::count(page)));
+        });
+
+        assert!((limits::PAGE_BYTES_MAX / 2..limits::FRAME_BYTES_MAX / 2 + 1024).contains(&bytes.len()));
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! Tasks: their states, what is seen of one, and what a follower is told.
 
 use crate::core::limits;
+use crate::core::outcome::Outcome;
 use crate::core::time::WallTime;
 use crate::core::view::{Counts, TaskEnd, TaskEvent, TaskEventKind, TaskInfo, TaskState};
 use crate::schema::pool_capnp::{self, counts, task_end, task_event, task_info};
 
 use super::{WireError, outcome, output, text};
+
+/// What the fields of a listed task take that have one size, and the gaps between the others, in bytes.
+const INFO_BYTES: usize = 384;
 
 /// The enumerator of a state.
 pub fn write_state(state: TaskState) -> pool_capnp::TaskState {
@@ -68,6 +72,31 @@ pub fn write_info(info: &TaskInfo, mut to: task_info::Builder<'_>) {
     if let Some(end) = &info.end {
         write_end(end, to.init_end());
     }
+}
+
+/// Writes what is seen of tasks into a list of as many.
+pub fn write_infos(infos: &[TaskInfo], mut to: capnp::struct_list::Builder<'_, task_info::Owned>) {
+    for (n, info) in (0..).zip(infos) {
+        write_info(info, to.reborrow().get(n));
+    }
+}
+
+/// How many of these tasks one page has room for.
+pub fn fitting(infos: &[TaskInfo]) -> usize {
+    text::fitting(infos.iter().map(info_bytes))
+}
+
+/// What is seen of a task takes so many bytes in a message, or less.
+pub fn info_bytes(info: &TaskInfo) -> usize {
+    let reason = info.end.as_ref().map_or(0, |end| match &end.outcome {
+        Outcome::Lost(reason) | Outcome::SpawnFailed(reason) => text::reason(reason).len(),
+        Outcome::Exited(_)
+        | Outcome::Signaled(_)
+        | Outcome::TimedOut
+        | Outcome::Cancelled(_)
+        | Outcome::Quarantined => 0,
+    });
+    INFO_BYTES + reason + info.worker.as_ref().map_or(0, String::len)
 }
 
 /// Reads what is seen of a task.
@@ -149,6 +178,15 @@ pub fn read_event(from: task_event::Reader<'_>) -> Result<TaskEvent, WireError> 
 mod tests {
     use super::*;
     use crate::wire::message;
+
+    proptest::proptest! {
+        #[test]
+        fn a_listed_task_takes_no_more_than_is_counted_for_it(info in crate::wire::arbitrary::task_info()) {
+            let bytes = message::encode::<task_info::Owned>(|to| write_info(&info, to)).len();
+
+            proptest::prop_assert!(bytes <= info_bytes(&info), "{bytes}");
+        }
+    }
 
     #[test]
     fn of_a_reason_that_is_too_long_the_beginning_arrives() {

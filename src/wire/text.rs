@@ -84,6 +84,16 @@ pub fn page(wanted: u32) -> usize {
     if wanted == 0 { limits::PAGE_DEFAULT } else { limits::PAGE_MAX.min(wanted as usize) }
 }
 
+/// How many items of these sizes, in bytes, one page has room for; at least one.
+pub fn fitting(sizes: impl IntoIterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let fits = |size: &usize| {
+        bytes += size;
+        bytes <= limits::PAGE_BYTES_MAX
+    };
+    sizes.into_iter().take_while(fits).count().max(1)
+}
+
 /// How many items a list needs.
 pub fn count<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).expect("lists are bounded far below 2^32")
@@ -103,6 +113,13 @@ mod tests {
         assert_eq!(cut("aü", 2), "a");
         assert_eq!(cut("aü", 3), "aü");
         assert_eq!(cut("aü", 9), "aü");
+    }
+
+    #[test]
+    fn a_page_is_as_long_as_its_bytes_allow_and_never_empty() {
+        assert_eq!(fitting([10; 5]), 5);
+        assert_eq!(fitting([limits::PAGE_BYTES_MAX / 3; 5]), 3);
+        assert_eq!(fitting([limits::PAGE_BYTES_MAX + 1; 5]), 1);
     }
 
     #[test]

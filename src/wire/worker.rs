@@ -25,6 +25,13 @@ const FENCE_BYTES: usize = 48;
 /// What the fields of a start take that have one size, and the gaps between the others, in bytes.
 const START_BYTES: usize = 256;
 
+/// What the fields of a listed worker take that have one size, and the gaps between the others, in bytes.
+const INFO_BYTES: usize = 384;
+/// What a label takes beside its texts, in bytes: two pointers, a landing pad each, and what is left of their ends.
+const LABEL_BYTES: usize = 48;
+/// What the name of a task takes in a list, in bytes.
+const TASK_BYTES: usize = 16;
+
 fn len(labels: &crate::core::label::Labels) -> u32 {
     u32::try_from(labels.len()).expect("labels are bounded")
 }
@@ -268,6 +275,25 @@ pub fn write_info(info: &WorkerInfo, mut to: worker_info::Builder<'_>) {
     to.set_fingerprint(info.fingerprint.as_ref().map_or(&[][..], |key| &key.0[..]));
 }
 
+/// Writes what is seen of workers into a list of as many.
+pub fn write_infos(infos: &[WorkerInfo], mut to: capnp::struct_list::Builder<'_, worker_info::Owned>) {
+    for (n, info) in (0..).zip(infos) {
+        write_info(info, to.reborrow().get(n));
+    }
+}
+
+/// How many of these workers one page has room for.
+pub fn fitting(infos: &[WorkerInfo]) -> usize {
+    text::fitting(infos.iter().map(info_bytes))
+}
+
+/// What is seen of a worker takes so many bytes in a message, or less.
+fn info_bytes(info: &WorkerInfo) -> usize {
+    let labels = info.labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_BYTES);
+    let texts = info.name.len() + info.only_owner.as_ref().map_or(0, String::len);
+    INFO_BYTES + labels.sum::<usize>() + texts + info.tasks.len() * TASK_BYTES
+}
+
 /// Reads what is seen of a worker.
 pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError> {
     let tasks = from.get_tasks()?;
@@ -303,6 +329,7 @@ mod tests {
     use crate::core::job::Variable;
     use crate::core::outcome::{Outcome, Usage};
     use crate::core::output::{Chunk, OutputTotals, Stream};
+    use crate::schema::pool_capnp::pool::workers_results;
     use crate::schema::worker_capnp::registrar::register_params;
     use crate::schema::worker_capnp::reports::report_params;
     use crate::wire::message;
@@ -327,10 +354,19 @@ mod tests {
         assert!(encoded_bytes(&start) <= start_bytes(&start));
     }
 
-    #[test]
-    fn a_worker_with_as_many_labels_as_it_and_its_token_may_have_is_shown() {
-        let labels = (0..2 * limits::LABELS_MAX).map(|n| (format!("label-{n}"), String::new()));
-        let info = WorkerInfo {
+    proptest::proptest! {
+        #[test]
+        fn a_listed_worker_takes_no_more_than_is_counted_for_it(info in crate::wire::arbitrary::worker_info()) {
+            let bytes = message::encode::<worker_info::Owned>(|to| write_info(&info, to)).len();
+
+            proptest::prop_assert!(bytes <= info_bytes(&info), "{bytes}");
+        }
+    }
+
+    /// With as many labels as it and its token may have, each with such a value.
+    fn labelled(value: &str) -> WorkerInfo {
+        let labels = (0..2 * limits::LABELS_MAX).map(|n| (format!("label-{n}"), value.to_owned()));
+        WorkerInfo {
             name: "w1".into(),
             state: WorkerState::Ready,
             slots: 1,
@@ -342,7 +378,24 @@ mod tests {
             only_owner: None,
             joined: WallTime(0),
             fingerprint: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_page_of_the_largest_workers_is_less_than_a_frame() {
+        let workers = vec![labelled(&"x".repeat(limits::LABEL_VALUE_BYTES_MAX)); 100];
+        let page = &workers[..fitting(&workers)];
+
+        let bytes = message::encode::<workers_results::Owned>(|to| {
+            write_infos(page, to.init_workers(text::count(page)));
+        });
+
+        assert!((limits::PAGE_BYTES_MAX / 2..limits::FRAME_BYTES_MAX / 2 + 1024).contains(&bytes.len()));
+    }
+
+    #[test]
+    fn a_worker_with_as_many_labels_as_it_and_its_token_may_have_is_shown() {
+        let info = labelled("");
 
         let bytes = message::encode::<worker_info::Owned>(|to| write_info(&info, to));
 
