@@ -83,7 +83,8 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
         let log = private_pool::state_directory(&root).join(private_pool::LOG);
         log::start(global.log_format, "info", LogTo::File(log));
     } else {
-        log::start(global.log_format, "info", LogTo::Stderr);
+        // Beside a prompt only what somebody must hear.
+        log::start(global.log_format, if args.repl { "warn" } else { "info" }, LogTo::Stderr);
     }
     let listen = args.listen.clone().unwrap_or_else(|| format!("{}:{}", args.host, args.port));
     let options = ServeOptions {

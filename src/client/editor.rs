@@ -5,11 +5,16 @@
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{Cmd, Config, Editor, Event, ExternalPrinter, KeyCode, KeyEvent, Modifiers};
+use rustyline::{
+    Cmd, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, ExternalPrinter,
+    KeyCode, KeyEvent, Modifiers, RepeatCount,
+};
 use tokio::sync::mpsc;
 
 use crate::say::say;
@@ -28,6 +33,30 @@ pub enum Typed {
     Interrupt,
     /// Ctrl-D on an empty line.
     End,
+}
+
+/// Up and Down: through the lines of the text, or those of the history that begin with what stands before the cursor.
+#[derive(Clone, Default)]
+struct Arrows {
+    /// The first press found nothing typed: then all of the history is walked.
+    walking: Arc<AtomicBool>,
+}
+
+impl ConditionalEventHandler for Arrows {
+    fn handle(&self, event: &Event, _: RepeatCount, _: bool, context: &EventContext<'_>) -> Option<Cmd> {
+        let is_up = event.get(0)? == &KeyEvent(KeyCode::Up, Modifiers::NONE);
+        let (before, behind) = context.line().split_at_checked(context.pos())?;
+        if before.is_empty() {
+            self.walking.store(true, Ordering::Relaxed);
+        }
+        let crosses_lines = if is_up { before } else { behind }.contains('\n');
+        Some(match (is_up, crosses_lines || self.walking.load(Ordering::Relaxed)) {
+            (true, true) => Cmd::LineUpOrPreviousHistory(1),
+            (true, false) => Cmd::HistorySearchBackward,
+            (false, true) => Cmd::LineDownOrNextHistory(1),
+            (false, false) => Cmd::HistorySearchForward,
+        })
+    }
 }
 
 /// The prompt's side of the channel.
@@ -101,8 +130,11 @@ pub fn start() -> anyhow::Result<Prompts> {
         .bracketed_paste(true)
         .build();
     let mut editor: Editor<(), FileHistory> = Editor::with_config(config)?;
-    editor.bind_sequence(Event::from(KeyEvent(KeyCode::Up, Modifiers::NONE)), Cmd::HistorySearchBackward);
-    editor.bind_sequence(Event::from(KeyEvent(KeyCode::Down, Modifiers::NONE)), Cmd::HistorySearchForward);
+    let arrows = Arrows::default();
+    for key in [KeyCode::Up, KeyCode::Down] {
+        let arrow = EventHandler::Conditional(Box::new(arrows.clone()));
+        editor.bind_sequence(Event::from(KeyEvent(key, Modifiers::NONE)), arrow);
+    }
     editor.bind_sequence(Event::from(KeyEvent(KeyCode::Enter, Modifiers::ALT)), Cmd::Newline);
     let history = super::context::history_path();
     if let Some(path) = &history {
@@ -115,7 +147,7 @@ pub fn start() -> anyhow::Result<Prompts> {
     let (sender, typed) = mpsc::unbounded_channel();
     std::thread::Builder::new().name("editor".into()).spawn(move || {
         for prompt in wanted {
-            let typed = read(&mut editor, &prompt);
+            let typed = read(&mut editor, &arrows, &prompt);
             if let Typed::Text(text) = &typed
                 && editor.add_history_entry(text).unwrap_or(false)
                 && let Some(path) = &history
@@ -132,10 +164,11 @@ pub fn start() -> anyhow::Result<Prompts> {
 }
 
 /// Reads lines until bash would run them.
-fn read(editor: &mut Editor<(), FileHistory>, prompt: &str) -> Typed {
+fn read(editor: &mut Editor<(), FileHistory>, arrows: &Arrows, prompt: &str) -> Typed {
     let mut text = String::new();
     loop {
         let prompt = if text.is_empty() { prompt } else { CONTINUATION };
+        arrows.walking.store(false, Ordering::Relaxed);
         match editor.readline(prompt) {
             Ok(line) => text.push_str(&line),
             Err(ReadlineError::Eof) if text.is_empty() => return Typed::End,

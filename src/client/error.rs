@@ -10,6 +10,9 @@
 use crate::core::refusal::Refusal;
 use crate::say::say;
 
+/// The code of what somebody broke off.
+const INTERRUPTED: &str = "interrupted";
+
 /// Something that did not work, with the exit code that tells so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -23,6 +26,11 @@ impl Failure {
     /// A failure with a stable code.
     pub fn new(code: &str, message: impl std::fmt::Display) -> Self {
         Self::from(Refusal::new(code, message))
+    }
+
+    /// Somebody broke it off: no error, but no success either.
+    pub fn interrupted(message: &str) -> Self {
+        Self { exit: 130, ..Self::new(INTERRUPTED, message) }
     }
 
     /// With a command to type.
@@ -66,6 +74,8 @@ impl Failure {
     /// Says it on standard error.
     pub fn print(&self, format: super::Format) {
         match format {
+            // Behind the ^C that the terminal shows.
+            super::Format::Human if self.refusal.code == INTERRUPTED => say!("  {}", self.refusal.message),
             super::Format::Human => crate::say::sentence(format_args!("{}", self.text())),
             super::Format::Json | super::Format::Ndjson => say!("{}", self.json()),
         }

@@ -6,6 +6,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::Failure;
+use crate::say::say;
 
 /// The Ctrl-C that gives the prompt back.
 pub const INTERRUPTS_MAX: u32 = 3;
@@ -37,7 +38,8 @@ impl Hand {
         Ok(Self { interrupt, terminate: signal(SignalKind::terminate())?, pressed: 0 })
     }
 
-    /// Submits a job, say: one interrupt does not break it off, and is acted on afterwards. A second one does.
+    /// Submits a job, say: one interrupt does not break it off, and is acted on afterwards. A second one does. While it
+    /// takes longer, each is answered by a word, so that nobody presses into the dark.
     ///
     /// # Errors
     /// As the work fails, or that it was interrupted.
@@ -45,13 +47,16 @@ impl Hand {
         tokio::pin!(work);
         loop {
             tokio::select! {
+                biased;
                 result = &mut work => return result,
                 _ = self.interrupt.recv() => self.pressed += 1,
                 _ = self.terminate.recv() => self.pressed = INTERRUPTS_MAX,
             }
+            if self.pressed == 1 {
+                say!("  waiting for the pool to answer (Ctrl-C again to give up)");
+            }
             if self.pressed > 1 {
-                let failure = Failure::new("interrupted", "interrupted; the pool may have taken the job");
-                return Err(Failure { exit: 130, ..failure });
+                return Err(Failure::interrupted("interrupted; the pool may have taken the job"));
             }
         }
     }
@@ -63,9 +68,7 @@ impl Hand {
     pub async fn free<T>(&mut self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         tokio::select! {
             result = work => result,
-            _ = self.next() => {
-                Err(Failure { exit: 130, ..Failure::new("interrupted", "interrupted") })
-            }
+            _ = self.next() => Err(Failure::interrupted("interrupted")),
         }
     }
 
