@@ -21,9 +21,9 @@ struct ToExecutor {
     # fence that the executor has, or had, is ignored.
     end @2 :End;
     # End this attempt. A stronger way counts, a weaker one after it does not; an unknown fence is ignored.
-    leaseMs @3 :UInt64;
-    # Every attempt that has a lease may run so much longer from now. The agent has taken off what passed since it sent
-    # the heartbeat that was answered.
+    leaseUntil @3 :UInt64;
+    # Every attempt that has a lease may run until then: nanoseconds of the machine's CLOCK_BOOTTIME, which both sides
+    # read. The agent counts it from when it sent the heartbeat that was answered.
     acknowledged @4 :Worker.Position;
     # Output before this position is durable at the pool and may be forgotten.
     sendFrom @5 :Worker.Position;
@@ -55,8 +55,8 @@ struct Launch {
   cwd @5 :Data;
   timeoutMs @6 :UInt64;
   # 0: none.
-  leaseMs @7 :UInt64;
-  # How long it may run without `ToExecutor.leaseMs`; 0: as long as the executor lives.
+  leaseUntil @7 :UInt64;
+  # When it ends without `ToExecutor.leaseUntil`, on the same clock; 0: it may run as long as the executor lives.
   worker @8 :Text;
   # The worker's name, for the job's environment.
 }
@@ -81,8 +81,6 @@ struct FromExecutor {
     # the ending until `forget`.
     refused @4 :Types.Fence;
     # A start with a lower dial than one that is known; it was not taken.
-    diskFull @5 :UInt64;
-    # The file system of the workspaces has no space; holds the free bytes.
   }
 }
 

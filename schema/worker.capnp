@@ -164,10 +164,7 @@ interface Worker @0xe8c2b5d1f7a09346 {
   cancel @1 (cancels :List(CancelAttempt)) -> ();
   # Ends attempts. Timed by the worker from the receipt. An attempt that it does not have is ignored.
 
-  forget @2 (fences :List(Types.Fence)) -> ();
-  # Endings that the worker need not keep, as in the answer to `Reports.report`. What has not ended is left alone.
-
-  leaving @3 (reason :LeaveReason, leaseMs :UInt64) -> ();
+  leaving @2 (reason :LeaveReason, leaseMs :UInt64) -> ();
   # The pool's last call: it goes. The lease of all attempts is extended once, to `leaseMs` from now.
 }
 
@@ -191,7 +188,8 @@ struct Start {
   timeoutMs @5 :UInt64;
   fences @6 :List(Types.Fence);
   leaseMs @7 :UInt64;
-  # How long each may run from now on without a heartbeat answered; 0: as long as its executor lives (no --retries).
+  # How long each may run after the heartbeat was sent that was answered last; 0: as long as its executor lives (no
+  # --retries).
 }
 
 struct CancelAttempt {

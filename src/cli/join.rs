@@ -1,11 +1,12 @@
 //! `worker join`: the command line of an agent, and which pool it is for.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 
 use super::log::{self, LogTo};
-use super::serve::{PORT, worker_log};
+use super::serve::{HANDOVER, LOOK_AGAIN, PORT, worker_log};
 use super::{Global, StateArgs, block_on, internal, timing};
 use crate::client::commands::context;
 use crate::client::error::Failure;
@@ -97,7 +98,19 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         mode: if background { JoinMode::Background } else { JoinMode::Foreground },
         timing: timing(),
     };
-    match crate::worker::join(options).await {
+    let patience = Instant::now() + HANDOVER;
+    let ended = loop {
+        match crate::worker::join(options.clone()).await {
+            // The agent of the pool's life before may just be told to go.
+            Err(JoinError::Refused(refused))
+                if background && refused.code == "worker-running" && Instant::now() < patience =>
+            {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            ended => break ended,
+        }
+    };
+    match ended {
         Ok(Ending::Drained | Ending::Left) => Ok(0),
         Err(JoinError::Refused(refused)) if background && refused.code == "worker-running" => Ok(0),
         Err(JoinError::Refused(refused)) => Err(refused.into()),

@@ -29,11 +29,11 @@ use crate::store::place::{self, Endpoint, StateRoot, Surroundings};
 /// The port of a pool.
 pub(super) const PORT: u16 = 7700;
 /// A process that leaves a state directory is waited for so long.
-const HANDOVER: Duration = Duration::from_secs(10);
+pub(super) const HANDOVER: Duration = Duration::from_secs(10);
 /// It answers within this time, if it can.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How often to look whether it has left.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The lines for others hold tokens that count so long.
 const READY_TOKENS: Duration = Duration::from_secs(3600);
 

@@ -40,6 +40,8 @@ enum Intent {
     Drain,
     /// End everything, then end.
     Stop,
+    /// The pool does not know this worker any more: the same, and nothing need be kept.
+    Forsaken,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,16 @@ enum Here {
     Reported(AttemptEnd),
 }
 
+impl Here {
+    fn of(held: Held) -> (Fence, Self) {
+        match held {
+            Held::Waiting(fence) => (fence, Self::Given),
+            Held::Running(fence) => (fence, Self::Running),
+            Held::Ended(end) => (end.fence, Self::Ended(end)),
+        }
+    }
+}
+
 /// An agent's state.
 #[derive(Debug)]
 pub struct Agent {
@@ -62,27 +74,52 @@ pub struct Agent {
     online: bool,
     intent: Intent,
     worker: String,
+    /// Until when an attempt with a lease may run, as far as the pool has said.
+    lease_until: Timestamp,
+    /// The pool goes: what it said then is its last word.
+    left: bool,
     effects: Vec<AgentEffect>,
 }
 
 impl Agent {
     /// An agent whose executor has just said what it has.
     pub fn new(incarnation: Incarnation, held: Vec<Held>) -> Self {
-        let here = |held| match held {
-            Held::Waiting(fence) => (fence, Here::Given),
-            Held::Running(fence) => (fence, Here::Running),
-            Held::Ended(end) => (end.fence, Here::Ended(end)),
-        };
         Self {
             incarnation,
             dial: 0,
-            attempts: held.into_iter().map(here).collect(),
+            attempts: held.into_iter().map(Here::of).collect(),
             acknowledged: BTreeMap::new(),
             online: false,
             intent: Intent::Work,
             worker: String::new(),
+            lease_until: Timestamp::default(),
+            left: false,
             effects: Vec::new(),
         }
+    }
+
+    /// The executor was met anew, or another one: what it has counts, and what is wanted of it has not changed. Only a
+    /// new registration tells the pool.
+    pub fn handle_welcome(&mut self, incarnation: Incarnation, held: Vec<Held>) {
+        let Self { intent, dial, .. } = *self;
+        *self = Self {
+            intent,
+            dial,
+            worker: std::mem::take(&mut self.worker),
+            lease_until: self.lease_until,
+            ..Self::new(incarnation, held)
+        };
+        match intent {
+            Intent::Work | Intent::Drain => {}
+            Intent::Stop => self.tell(ToExecutor::StopAll),
+            Intent::Forsaken => self.forsake(),
+        }
+        self.exit_if_done();
+    }
+
+    /// Of which executor it speaks.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// What is to be said to the pool about the present executor, when registering.
@@ -107,13 +144,20 @@ impl Agent {
         self.attempts.values().filter(|here| matches!(here, Here::Given | Here::Running)).count()
     }
 
-    /// A registration was made by this dial: everything goes on from where the pool is.
-    pub fn handle_registered(&mut self, dial: u64, told: &Registered) {
+    /// Whether it has nothing of the pool's.
+    pub fn is_idle(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    /// A registration that was sent at `sent`, by this dial, was answered: everything goes on from where the pool is.
+    pub fn handle_registered(&mut self, sent: Timestamp, dial: u64, told: &Registered) {
         self.dial = dial;
         self.online = true;
+        self.left = false;
         self.worker.clone_from(&told.name);
         self.tell(ToExecutor::Dial(dial));
         self.tell(ToExecutor::Unpause);
+        self.handle_lease(sent, told.lease);
         for &fence in &told.forget {
             self.forget(fence);
         }
@@ -127,11 +171,15 @@ impl Agent {
             let position = positions.get(&fence).copied().unwrap_or(0);
             self.acknowledged.insert(fence, position);
             self.tell(ToExecutor::SendFrom { fence, position });
-            if let Some(here @ Here::Reported(_)) = self.attempts.get_mut(&fence)
-                && let Here::Reported(end) = std::mem::replace(here, Here::Running)
-            {
-                // It may have been lost with the link.
-                *here = Here::Ended(end);
+            // Whatever was reported may have been lost with the link.
+            match self.attempts.get_mut(&fence) {
+                Some(Here::Running) => self.effects.push(AgentEffect::Report(Report::Started(fence))),
+                Some(here @ Here::Reported(_)) => {
+                    if let Here::Reported(end) = std::mem::replace(here, Here::Running) {
+                        *here = Here::Ended(end);
+                    }
+                }
+                _ => {}
             }
             self.report_if_complete(fence);
         }
@@ -145,13 +193,18 @@ impl Agent {
         if std::mem::replace(&mut self.online, false) {
             self.tell(ToExecutor::Pause);
         }
+        self.exit_if_done();
     }
 
-    /// The pool gives attempts of one job.
+    /// The pool gives attempts of one job. Who takes nothing new gives them back.
     pub fn start(&mut self, order: StartOrder) {
         let StartOrder { script, args, env, cwd, timeout, fences, lease, .. } = order;
         for fence in fences {
             if self.attempts.contains_key(&fence) {
+                continue;
+            }
+            if self.intent != Intent::Work {
+                self.effects.push(AgentEffect::Report(Report::TakenBack(fence)));
                 continue;
             }
             self.attempts.insert(fence, Here::Given);
@@ -163,7 +216,7 @@ impl Agent {
                 env: env.clone(),
                 cwd: cwd.clone(),
                 timeout,
-                lease,
+                lease_until: lease.map(|_| self.lease_until),
                 worker: self.worker.clone(),
             };
             self.tell(ToExecutor::Start(launch));
@@ -194,17 +247,23 @@ impl Agent {
     }
 
     /// A heartbeat that was sent at `sent` was answered with this lease.
-    pub fn handle_lease(&mut self, now: Timestamp, sent: Timestamp, lease: Duration) {
-        let left = lease.saturating_sub(now.since(sent));
-        if !left.is_zero() {
-            self.tell(ToExecutor::Lease(left));
+    pub fn handle_lease(&mut self, sent: Timestamp, lease: Duration) {
+        if !self.left {
+            self.lease_until = sent + lease;
+            self.tell(ToExecutor::Lease(self.lease_until));
         }
+    }
+
+    /// The pool goes, and extends the lease once.
+    pub fn handle_leaving(&mut self, now: Timestamp, lease: Duration) {
+        self.handle_lease(now, lease);
+        self.left = true;
     }
 
     /// The executor says something.
     pub fn handle_executor(&mut self, word: FromExecutor) {
         match word {
-            FromExecutor::Welcome { .. } | FromExecutor::DiskFull(_) => {}
+            FromExecutor::Welcome { .. } => {}
             FromExecutor::Started(fence) => {
                 if let Some(here @ Here::Given) = self.attempts.get_mut(&fence) {
                     *here = Here::Running;
@@ -214,8 +273,9 @@ impl Agent {
                 }
             }
             FromExecutor::Output { fence, chunk } => {
-                self.acknowledged.entry(fence).or_insert(0);
-                if self.online {
+                // What was forgotten may still have been on its way here.
+                if self.attempts.contains_key(&fence) && self.online {
+                    self.acknowledged.entry(fence).or_insert(0);
                     self.effects.push(AgentEffect::Send(fence, chunk));
                 }
             }
@@ -223,10 +283,18 @@ impl Agent {
                 let fence = end.fence;
                 self.acknowledged.entry(fence).or_insert(0);
                 self.attempts.insert(fence, Here::Ended(end));
+                if self.intent == Intent::Forsaken {
+                    self.forget(fence);
+                }
                 self.report_if_complete(fence);
+                self.exit_if_done();
             }
             FromExecutor::Refused(fence) => {
                 self.attempts.remove(&fence);
+                if self.online {
+                    self.effects.push(AgentEffect::Report(Report::TakenBack(fence)));
+                }
+                self.exit_if_done();
             }
         }
     }
@@ -242,11 +310,27 @@ impl Agent {
         self.exit_if_done();
     }
 
-    /// Ends everything that runs, and ends when that is told.
+    /// Ends everything that runs, and ends when the pool knows of it; if that is away, when nothing runs any more. The
+    /// executor keeps what is not known, for the agent that comes next.
     pub fn stop(&mut self) {
         self.drain();
-        self.intent = Intent::Stop;
+        if self.intent == Intent::Drain {
+            self.intent = Intent::Stop;
+            self.tell(ToExecutor::StopAll);
+        }
+        self.exit_if_done();
+    }
+
+    /// The pool does not know this worker any more: everything is ended and nothing is kept.
+    pub fn forsake(&mut self) {
+        self.intent = Intent::Forsaken;
         self.tell(ToExecutor::StopAll);
+        let ended = |(fence, here): (&Fence, &Here)| {
+            matches!(here, Here::Ended(_) | Here::Reported(_)).then_some(*fence)
+        };
+        let ended: Vec<Fence> = self.attempts.iter().filter_map(ended).collect();
+        ended.into_iter().for_each(|fence| self.forget(fence));
+        self.exit_if_done();
     }
 
     /// What is to be done.
@@ -269,7 +353,12 @@ impl Agent {
     }
 
     fn exit_if_done(&mut self) {
-        if self.intent != Intent::Work && self.attempts.is_empty() {
+        let done = match self.intent {
+            Intent::Work => false,
+            Intent::Stop if !self.online => self.living() == 0,
+            Intent::Drain | Intent::Stop | Intent::Forsaken => self.attempts.is_empty(),
+        };
+        if done {
             self.tell(ToExecutor::ExitWhenEmpty);
             self.effects.push(AgentEffect::Exit);
         }
@@ -289,6 +378,10 @@ mod tests {
 
     fn fence() -> Fence {
         Fence { attempt: AttemptNumber(1), ..Fence::default() }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(seconds * 1_000_000_000)
     }
 
     fn order() -> StartOrder {
@@ -330,7 +423,7 @@ mod tests {
 
     fn running() -> Agent {
         let mut agent = Agent::new(Incarnation(1), Vec::new());
-        agent.handle_registered(1, &told());
+        agent.handle_registered(at(0), 1, &told());
         agent.start(order());
         agent.handle_executor(FromExecutor::Started(fence()));
         agent.poll_effects();
@@ -366,12 +459,22 @@ mod tests {
         agent.handle_disconnected();
 
         assert_eq!(agent.carried().ended, [fence()]);
-        agent.handle_registered(2, &told());
-        assert_eq!(reports(&mut agent).len(), 1);
+        agent.handle_registered(at(0), 2, &told());
+        assert_eq!(reports(&mut agent), [Report::Ended(ended(0))]);
 
         agent.forget(fence());
-        agent.handle_registered(3, &told());
+        agent.handle_registered(at(0), 3, &told());
         assert_eq!(reports(&mut agent), []);
+    }
+
+    #[test]
+    fn that_it_started_is_told_again_after_a_break() {
+        let mut agent = running();
+        agent.handle_disconnected();
+
+        agent.handle_registered(at(0), 2, &told());
+
+        assert_eq!(reports(&mut agent), [Report::Started(fence())]);
     }
 
     #[test]
@@ -379,7 +482,7 @@ mod tests {
         let mut agent = running();
         agent.handle_disconnected();
 
-        agent.handle_registered(2, &Registered { positions: vec![(fence(), 5)], ..told() });
+        agent.handle_registered(at(0), 2, &Registered { positions: vec![(fence(), 5)], ..told() });
 
         let wanted = AgentEffect::Tell(ToExecutor::SendFrom { fence: fence(), position: 5 });
         assert!(agent.poll_effects().contains(&wanted));
@@ -388,11 +491,84 @@ mod tests {
     #[test]
     fn a_lease_counts_from_when_its_heartbeat_was_sent() {
         let mut agent = running();
-        let second = |n: u64| Timestamp(n * 1_000_000_000_u64);
 
-        agent.handle_lease(second(14), second(10), Duration::from_secs(60));
+        agent.handle_lease(at(10), Duration::from_secs(60));
 
-        assert_eq!(agent.poll_effects(), [AgentEffect::Tell(ToExecutor::Lease(Duration::from_secs(56)))]);
+        assert_eq!(agent.poll_effects(), [AgentEffect::Tell(ToExecutor::Lease(at(70)))]);
+    }
+
+    #[test]
+    fn a_start_has_no_longer_lease_than_the_heartbeat_that_was_answered_last() {
+        let mut agent = Agent::new(Incarnation(1), Vec::new());
+        agent.handle_registered(at(100), 1, &told());
+        agent.poll_effects();
+
+        agent.start(StartOrder { lease: Some(Duration::from_secs(60)), ..order() });
+
+        let effects = agent.poll_effects();
+        let AgentEffect::Tell(ToExecutor::Start(launch)) = &effects[0] else { panic!("{effects:?}") };
+        assert_eq!(launch.lease_until, Some(at(160)));
+    }
+
+    #[test]
+    fn the_lease_that_a_pool_grants_when_it_goes_is_its_last_word() {
+        let mut agent = running();
+
+        agent.handle_leaving(at(10), Duration::from_secs(600));
+        agent.handle_lease(at(9), Duration::from_secs(60));
+
+        assert_eq!(agent.poll_effects(), [AgentEffect::Tell(ToExecutor::Lease(at(610)))]);
+    }
+
+    #[test]
+    fn who_drains_gives_new_starts_back() {
+        let mut agent = running();
+        agent.drain();
+        agent.poll_effects();
+        let another = Fence { attempt: AttemptNumber(2), ..fence() };
+
+        agent.start(StartOrder { fences: vec![another], ..order() });
+
+        assert_eq!(agent.poll_effects(), [AgentEffect::Report(Report::TakenBack(another))]);
+    }
+
+    #[test]
+    fn what_was_wanted_is_wanted_of_the_next_executor_too() {
+        let mut agent = running();
+        agent.stop();
+        agent.poll_effects();
+
+        agent.handle_welcome(Incarnation(2), vec![Held::Running(fence())]);
+
+        assert_eq!(agent.poll_effects(), [AgentEffect::Tell(ToExecutor::StopAll)]);
+        agent.handle_welcome(Incarnation(3), Vec::new());
+        assert!(agent.poll_effects().contains(&AgentEffect::Exit));
+    }
+
+    #[test]
+    fn who_is_forsaken_ends_everything_and_keeps_nothing() {
+        let mut agent = running();
+        agent.handle_disconnected();
+        agent.forsake();
+
+        agent.handle_executor(FromExecutor::Ended(ended(5)));
+
+        let effects = agent.poll_effects();
+        assert!(effects.contains(&AgentEffect::Tell(ToExecutor::Forget(fence()))), "{effects:?}");
+        assert!(effects.contains(&AgentEffect::Exit), "{effects:?}");
+    }
+
+    #[test]
+    fn who_is_stopped_while_the_pool_is_away_ends_when_nothing_runs() {
+        let mut agent = running();
+        agent.handle_disconnected();
+        agent.stop();
+        assert!(!agent.poll_effects().contains(&AgentEffect::Exit));
+
+        agent.handle_executor(FromExecutor::Ended(ended(5)));
+
+        assert!(agent.poll_effects().contains(&AgentEffect::Exit));
+        assert_eq!(agent.carried().ended, [fence()]);
     }
 
     #[test]

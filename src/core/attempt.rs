@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::id::{Fence, Incarnation};
 use super::outcome::{Cancel, Outcome, Usage};
 use super::output::{Chunk, OutputTotals};
+use super::time::Timestamp;
 
 /// All that is needed to run one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub struct Launch {
     pub cwd: Option<Vec<u8>>,
     /// How long it may run.
     pub timeout: Option<Duration>,
-    /// How long it may run without a renewal; `None`: as long as its executor lives.
-    pub lease: Option<Duration>,
+    /// When it ends without a renewal, by the machine's clock; `None`: it may run as long as its executor lives.
+    pub lease_until: Option<Timestamp>,
     /// The worker's name, for `CLUSTERCTL_WORKER`.
     pub worker: String,
 }
@@ -71,9 +72,8 @@ pub enum ToExecutor {
         /// How.
         how: Cancel,
     },
-    /// Every attempt that has a lease may run so much longer from now. (The agent has subtracted what passed since it
-    /// sent its heartbeat.)
-    Lease(Duration),
+    /// Every attempt that has a lease may run until then, by the clock of the machine that both are on.
+    Lease(Timestamp),
     /// Output before this position is durable at the pool and may be forgotten.
     Acknowledged {
         /// Whose output.
@@ -130,6 +130,4 @@ pub enum FromExecutor {
     Ended(AttemptEnd),
     /// A start came by an older registration and was not taken.
     Refused(Fence),
-    /// The work directory's file system has no space; holds free bytes.
-    DiskFull(u64),
 }

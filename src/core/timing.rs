@@ -52,7 +52,7 @@ impl Default for Timing {
             interrupt_grace: seconds(5),
             idle_exit: seconds(600),
             wait_call: seconds(20),
-            dial_pause_max: seconds(4),
+            dial_pause_max: seconds(2),
             dial_pause_refused: seconds(30),
             dial_connect: seconds(3),
             handshake: seconds(5),

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -20,6 +20,12 @@ use crate::core::timing::Timing;
 
 /// Unanswered bytes for so long mean that the peer is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A peer that is quiet for so long is asked whether it is there, and asked again that often.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// What the kernel takes before it has been sent: what waits here can still be overtaken by what is urgent.
+const NOT_SENT_BYTES: u32 = 64 << 10;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -113,14 +119,13 @@ pub async fn dial_local(path: &Path) -> Result<Connection, DialError> {
 
 /// What every TCP connection of ours is set to: small messages at once, dead peers noticed, little in the kernel.
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(
-        stream,
-        sockopt::TcpUserTimeout,
-        &u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL),
     )?;
-    Ok(())
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)
 }
 
 fn handshake_error(error: &io::Error) -> DialError {

@@ -20,6 +20,8 @@ pub(super) enum ToPeer {
     Start(Start),
     /// Attempts to end.
     Cancel(Vec<(Fence, Cancel)>),
+    /// It was removed: the last that it is told.
+    Removed,
 }
 
 /// Everybody who is told something.
@@ -92,12 +94,13 @@ impl Peers {
                 Effect::Cancel { connection, attempts } => known.give(connection, ToPeer::Cancel(attempts)),
                 Effect::Notify { watcher, job, event } => known.tell(watcher, job, event),
                 Effect::Cut(connection) => known.cut(connection),
+                Effect::Dismiss(connection) => known.dismiss(connection),
                 Effect::Admit(key, identity) => {
                     identities.write().expect("nobody panics with the identities").insert(key, identity);
                 }
                 Effect::Expel(key) => {
                     identities.write().expect("nobody panics with the identities").remove(&key);
-                    known.cut_key(key);
+                    known.dismiss_key(key);
                 }
             }
         }
@@ -134,9 +137,18 @@ impl Known {
         }
     }
 
-    fn cut_key(&mut self, key: Fingerprint) {
-        for line in self.connections.values().filter(|line| line.key == Some(key)) {
+    /// Ends a connection; a worker's pump says why before that.
+    fn dismiss(&mut self, connection: ConnectionId) {
+        let Some(line) = self.connections.get(&connection) else { return };
+        if line.pump.as_ref().is_none_or(|pump| pump.try_send(ToPeer::Removed).is_err()) {
             line.cut.cancel();
+        }
+    }
+
+    fn dismiss_key(&mut self, key: Fingerprint) {
+        let of_key = self.connections.iter().filter(|(_, line)| line.key == Some(key));
+        for id in of_key.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.dismiss(id);
         }
     }
 }

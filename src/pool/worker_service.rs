@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,6 +23,9 @@ use crate::schema::worker_capnp::{
     LeaveReason, heartbeat, output, registrar, registration, reports, worker, worker_door,
 };
 use crate::wire;
+
+/// A worker that does not answer to a farewell.
+const LEAVING_WITHIN: Duration = Duration::from_secs(2);
 
 /// The bootstrap object of a worker's connection.
 pub(super) struct WorkerDoor {
@@ -144,22 +148,27 @@ async fn pump(member: Rc<Member>, worker: worker::Client, mut orders: mpsc::Rece
             stop = &mut stopping => stop,
         };
         if stop != Stop::No {
-            let mut request = worker.leaving_request();
-            request.get().set_reason(if stop == Stop::Idle {
-                LeaveReason::Idle
-            } else {
-                LeaveReason::Restart
-            });
-            request
-                .get()
-                .set_lease_ms(wire::text::millis(Some(member.local.shared.timing.lease_at_shutdown)));
+            let why = if stop == Stop::Idle { LeaveReason::Idle } else { LeaveReason::Restart };
             // The pool waits a moment for what it still has to say, and then goes.
-            let _ = request.send().promise.await;
+            say_leaving(&worker, why, member.local.shared.timing.lease_at_shutdown).await;
+            return;
+        }
+        if batch.iter().any(|order| matches!(order, ToPeer::Removed)) {
+            say_leaving(&worker, LeaveReason::Removed, Duration::ZERO).await;
+            member.local.shared.peers.cut(member.connection);
             return;
         }
         send(&member, &worker, batch, &mut calls);
         while calls.try_join_next().is_some() {}
     }
+}
+
+/// A worker's last word from this pool. One that does not answer is left without it.
+async fn say_leaving(worker: &worker::Client, why: LeaveReason, lease: Duration) {
+    let mut request = worker.leaving_request();
+    request.get().set_reason(why);
+    request.get().set_lease_ms(wire::text::millis(Some(lease)));
+    let _ = tokio::time::timeout(LEAVING_WITHIN, request.send().promise).await;
 }
 
 /// Sends orders as few calls as their size allows, without waiting for the answers: a call that fails shows as the end
@@ -180,6 +189,7 @@ fn send(member: &Member, worker: &worker::Client, batch: Vec<ToPeer>, calls: &mu
                 starts.push(start);
             }
             ToPeer::Cancel(attempts) => cancels.extend(attempts),
+            ToPeer::Removed => {}
         }
     }
     if !starts.is_empty() {

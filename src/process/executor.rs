@@ -263,7 +263,7 @@ impl Executor {
         match word {
             ToExecutor::Start(launch) => self.receive(launch),
             ToExecutor::End { fence, how } => self.end(fence, how),
-            ToExecutor::Lease(lease) => self.keepers.tell_busy(&ToKeeper::Lease(clock::boottime() + lease)),
+            ToExecutor::Lease(until) => self.keepers.tell_busy(&ToKeeper::Lease(until)),
             ToExecutor::Acknowledged { fence, position } => self.acknowledge(fence, position),
             ToExecutor::SendFrom { fence, position } => self.send_from(fence, position),
             ToExecutor::Pause => self.pause(),

@@ -4,12 +4,14 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::core::attempt::{FromExecutor, ToExecutor};
 use crate::wire::executor as wire;
@@ -19,29 +21,35 @@ use super::executor::{ExecutorOptions, LOG, short_path};
 /// Bytes read from an executor at a time.
 const READ_BYTES: usize = 256 << 10;
 
-/// Says things to an executor, in order; never waits. The line is bounded by what the agent's own bounds let through:
-/// placements of free slots, and an answer to each thing that the executor said.
-#[derive(Clone, Debug)]
-pub struct ExecutorSender(mpsc::UnboundedSender<ToExecutor>);
+/// What is said when the line is closed is read by then, unless the executor reads nothing any more.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Hears an executor.
+/// A line to an executor.
 #[derive(Debug)]
-pub struct ExecutorReceiver {
+pub struct ExecutorLine {
+    /// Bounded by what the agent's own bounds let through: placements of free slots, and an answer to each thing that
+    /// the executor said.
+    words: mpsc::UnboundedSender<ToExecutor>,
+    writer: AbortOnDropHandle<()>,
     stream: OwnedReadHalf,
     inbox: Vec<u8>,
     taken: usize,
-    writer: tokio::task::JoinHandle<()>,
 }
 
-impl ExecutorSender {
-    /// Says something; to an executor that is gone, nothing.
+impl ExecutorLine {
+    /// Says something, in order and without waiting; to an executor that is gone, nothing.
     pub fn send(&self, word: ToExecutor) {
-        // The receiver's end tells that it is gone.
-        let _ = self.0.send(word);
+        // That it is gone is heard.
+        let _ = self.words.send(word);
     }
-}
 
-impl ExecutorReceiver {
+    /// Closes the line when all that was said has been sent.
+    pub async fn close(self) {
+        let Self { words, writer, .. } = self;
+        drop(words);
+        let _ = tokio::time::timeout(CLOSE_WITHIN, writer).await;
+    }
+
     /// The next thing that it says; `None` when it is gone or speaks nonsense. Cancel-safe.
     pub async fn recv(&mut self) -> Option<FromExecutor> {
         loop {
@@ -67,9 +75,7 @@ impl ExecutorReceiver {
             }
         }
     }
-}
 
-impl ExecutorReceiver {
     /// The next thing that it has said already.
     pub fn try_next(&mut self) -> Option<FromExecutor> {
         let (body, length) = wire::next_frame(&self.inbox[self.taken..]).ok()??;
@@ -79,19 +85,11 @@ impl ExecutorReceiver {
     }
 }
 
-impl Drop for ExecutorReceiver {
-    fn drop(&mut self) {
-        self.writer.abort();
-    }
-}
-
 /// Connects to the executor that has this directory, or starts one.
 ///
 /// # Errors
 /// When none runs and none can be started; the error has the last line of its log.
-pub async fn connect_or_start(
-    options: &ExecutorOptions,
-) -> anyhow::Result<(ExecutorSender, ExecutorReceiver)> {
+pub async fn connect_or_start(options: &ExecutorOptions) -> anyhow::Result<ExecutorLine> {
     super::workspace::private_directory(&options.directory)
         .with_context(|| format!("cannot use {}", options.directory.display()))?;
     let stream = match connect(&options.directory).await {
@@ -102,22 +100,22 @@ pub async fn connect_or_start(
         }
     };
     let (read, mut write) = stream.into_split();
-    let (sender, mut words) = mpsc::unbounded_channel::<ToExecutor>();
-    let writer = tokio::task::spawn_local(async move {
+    let (words, mut said) = mpsc::unbounded_channel::<ToExecutor>();
+    let writer = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
         let mut bytes = wire::hello();
         loop {
             if write.write_all(&bytes).await.is_err() {
                 return;
             }
-            let Some(word) = words.recv().await else { return };
+            // It ends with the line.
+            let Some(word) = said.recv().await else { return };
             bytes = wire::encode_to(&word);
-            while let Ok(word) = words.try_recv() {
+            while let Ok(word) = said.try_recv() {
                 bytes.extend(wire::encode_to(&word));
             }
         }
-    });
-    let receiver = ExecutorReceiver { stream: read, inbox: Vec::new(), taken: 0, writer };
-    Ok((ExecutorSender(sender), receiver))
+    }));
+    Ok(ExecutorLine { words, writer, stream: read, inbox: Vec::new(), taken: 0 })
 }
 
 async fn connect(directory: &Path) -> io::Result<UnixStream> {

@@ -80,7 +80,7 @@ mod tests {
             env: vec![(b"LANG".to_vec(), b"C".to_vec()), (b"X".to_vec(), b"1=2".to_vec())],
             cwd: None,
             timeout: None,
-            lease: None,
+            lease_until: None,
             worker: "w1".into(),
         }
     }

@@ -1,12 +1,11 @@
 //! What agent and executor say to each other, as frames: four bytes of length, little end first, then one message.
 
-use std::time::Duration;
-
 use capnp::traits::Owned;
 
 use crate::core::attempt::{FromExecutor, Held, Launch, ToExecutor};
 use crate::core::id::{Fence, Incarnation};
 use crate::core::limits;
+use crate::core::time::Timestamp;
 use crate::schema::executor_capnp::{from_executor, held, launch, to_executor};
 use crate::schema::worker_capnp::position;
 
@@ -67,7 +66,7 @@ fn write_to(word: &ToExecutor, mut to: to_executor::Builder<'_>) {
             end.set_how(outcome::write_cancel(*how));
             fence::write(*whom, end.init_fence());
         }
-        ToExecutor::Lease(lease) => to.set_lease_ms(text::millis(Some(*lease))),
+        ToExecutor::Lease(until) => to.set_lease_until(until.0),
         ToExecutor::Acknowledged { fence, position } => {
             write_position(*fence, *position, to.init_acknowledged())
         }
@@ -90,7 +89,7 @@ fn read_to(from: to_executor::Reader<'_>) -> Result<Option<ToExecutor>, WireErro
             let how = outcome::read_cancel(end.get_how()?);
             ToExecutor::End { fence: fence::read(end.get_fence()?)?, how }
         }
-        to_executor::LeaseMs(ms) => ToExecutor::Lease(Duration::from_millis(ms)),
+        to_executor::LeaseUntil(until) => ToExecutor::Lease(Timestamp(until)),
         to_executor::Acknowledged(at) => {
             let (fence, position) = read_position(at?)?;
             ToExecutor::Acknowledged { fence, position }
@@ -116,7 +115,7 @@ fn write_launch(start: &Launch, mut to: launch::Builder<'_>) {
     job::write_env(&start.env, to.reborrow().init_env(text::count(&start.env)));
     to.set_cwd(start.cwd.as_deref().unwrap_or_default());
     to.set_timeout_ms(text::millis(start.timeout));
-    to.set_lease_ms(text::millis(start.lease));
+    to.set_lease_until(start.lease_until.map_or(0, |until| until.0));
     to.set_worker(&start.worker);
 }
 
@@ -129,7 +128,7 @@ fn read_launch(from: launch::Reader<'_>) -> Result<Launch, WireError> {
         env: job::read_env(from.get_env()?)?,
         cwd: job::read_cwd(from.get_cwd())?,
         timeout: text::duration(from.get_timeout_ms()),
-        lease: text::duration(from.get_lease_ms()),
+        lease_until: Some(from.get_lease_until()).filter(|until| *until != 0).map(Timestamp),
         worker: text::read(from.get_worker(), "a name", limits::NAME_BYTES_MAX)?,
     })
 }
@@ -143,7 +142,7 @@ fn read_position(from: position::Reader<'_>) -> Result<(Fence, u64), WireError> 
     Ok((fence::read(from.get_fence()?)?, from.get_position()))
 }
 
-fn write_from(word: &FromExecutor, mut to: from_executor::Builder<'_>) {
+fn write_from(word: &FromExecutor, to: from_executor::Builder<'_>) {
     match word {
         FromExecutor::Welcome { incarnation, held, dial } => {
             let mut welcome = to.init_welcome();
@@ -163,7 +162,6 @@ fn write_from(word: &FromExecutor, mut to: from_executor::Builder<'_>) {
         }
         FromExecutor::Ended(end) => worker::write_ended(end, to.init_ended()),
         FromExecutor::Refused(whom) => fence::write(*whom, to.init_refused()),
-        FromExecutor::DiskFull(free) => to.set_disk_full(*free),
     }
 }
 
@@ -192,7 +190,6 @@ fn read_from(from: from_executor::Reader<'_>) -> Result<FromExecutor, WireError>
         }
         from_executor::Ended(end) => FromExecutor::Ended(worker::read_ended(end?)?),
         from_executor::Refused(whom) => FromExecutor::Refused(fence::read(whom?)?),
-        from_executor::DiskFull(free) => FromExecutor::DiskFull(free),
     })
 }
 

@@ -62,7 +62,7 @@ messages! {
 parts! {
     fences: arbitrary::fence(), types_capnp::fence::Owned,
         |fence: &Fence, to| fence::write(*fence, to), fence::read;
-    lists_of_fences: arbitrary::fences(), worker_capnp::worker::forget_params::Owned, write_fences, read_fences;
+    lists_of_fences: arbitrary::fences(), worker_capnp::start::Owned, write_fences, read_fences;
     ranges: arbitrary::ranges(), record_capnp::cancel_wanted::Owned, write_ranges, read_ranges;
     labels: arbitrary::labels(), worker_capnp::facts::Owned, write_labels, read_labels;
     specs: arbitrary::job_spec(), types_capnp::job_spec::Owned, job::write, job::read;
@@ -143,11 +143,11 @@ mod starts {
 
 // Lists go in the messages that have them.
 
-fn write_fences(fences: &[Fence], to: worker_capnp::worker::forget_params::Builder<'_>) {
+fn write_fences(fences: &[Fence], to: worker_capnp::start::Builder<'_>) {
     fence::write_list(fences, to.init_fences(text::count(fences)));
 }
 
-fn read_fences(from: worker_capnp::worker::forget_params::Reader<'_>) -> Result<Vec<Fence>, WireError> {
+fn read_fences(from: worker_capnp::start::Reader<'_>) -> Result<Vec<Fence>, WireError> {
     fence::read_list(from.get_fences()?)
 }
 

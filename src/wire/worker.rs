@@ -15,8 +15,6 @@ use crate::schema::worker_capnp::{cancel_attempt, carried, ended, facts, registe
 
 use super::{WireError, fence, job, label, outcome, output, text};
 
-/// Executors that one worker may still have jobs in: the present one, and old ones that drain.
-const EXECUTORS_MAX: usize = 64;
 /// A text that a worker says of itself, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
@@ -85,7 +83,7 @@ pub fn write_carried(all: &[Carried], mut to: capnp::struct_list::Builder<'_, ca
 
 /// Reads what executors have.
 pub fn read_carried(from: capnp::struct_list::Reader<'_, carried::Owned>) -> Result<Vec<Carried>, WireError> {
-    text::check_len(from.len(), "the list of executors", EXECUTORS_MAX)?;
+    text::check_len(from.len(), "the list of executors", limits::EXECUTORS_CARRIED_MAX)?;
     let read_one = |one: carried::Reader<'_>| {
         Ok(Carried {
             incarnation: Incarnation(one.get_incarnation()),

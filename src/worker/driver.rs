@@ -1,33 +1,35 @@
 //! The agent's loop: one link at a time to the pool, one executor, and the decisions of `core::agent` between them.
 
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
 
-use super::options::{JoinMode, JoinOptions, PoolAddress};
-use super::service::{Leaving, Order, WorkerService};
+use super::options::{JoinMode, JoinOptions};
+use super::registration::{self, ANOTHER_TOKEN, Membership, RegisterFailure, UNKNOWN_KEY};
+use super::service::{Leaving, Order};
+use super::signals::{Asked, Signals};
 use super::uplink::{Answer, Uplink};
 use super::{Home, Identity, JoinError, pause};
 use crate::core::agent::{Agent, AgentEffect};
-use crate::core::attempt::FromExecutor;
+use crate::core::attempt::{FromExecutor, Held};
 use crate::core::id::{Fence, Incarnation};
 use crate::core::limits;
 use crate::core::membership::{Carried, Facts, Registered, Report};
 use crate::core::output::Chunk;
-use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
-use crate::net::connection::{self, Link};
-use crate::net::dial::{self, DialError};
-use crate::net::tls::Expected;
+use crate::core::time::Timestamp;
 use crate::process::executor::ExecutorOptions;
-use crate::process::executor_client::{ExecutorReceiver, ExecutorSender, connect_or_start};
+use crate::process::executor_client::{ExecutorLine, connect_or_start};
 use crate::process::{JournalOf, clock, facts, forget_journals, read_journals};
 use crate::say::{greet, say};
-use crate::schema::pool_capnp::client_door;
-use crate::schema::worker_capnp::{registrar, worker, worker_door};
-use crate::store::place;
-use crate::wire;
+
+/// An executor that says no welcome so often speaks another language.
+const MEETINGS_MAX: u32 = 10;
+const MEET_AGAIN: Duration = Duration::from_millis(50);
+/// Heartbeats without an answer, and without any other byte, by which a link is given up.
+const UNANSWERED_MAX: usize = 2;
 
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,29 +40,19 @@ pub enum Ending {
     Left,
 }
 
-/// The agent's process.
-pub(super) struct Driver {
-    options: JoinOptions,
-    identity: Identity,
-    home: Home,
-    agent: Agent,
-    incarnation: Incarnation,
-    to_executor: ExecutorSender,
-    from_executor: ExecutorReceiver,
-    signals: Signals,
-    announced: bool,
+/// Why the loop is over.
+enum Over {
+    Ending(Ending),
+    Failed(JoinError),
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
+/// What goes on, unless the worker is at its end.
+type Flow<T> = Result<T, Over>;
 
-#[derive(Clone, Copy)]
-enum Asked {
-    Drain,
-    Leave,
+impl From<anyhow::Error> for Over {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(JoinError::Other(error))
+    }
 }
 
 /// Whether the line to the executor is the one that it was.
@@ -70,46 +62,18 @@ enum Line {
     MadeAnew,
 }
 
-/// An executor that says no welcome so often speaks another language.
-const MEETINGS_MAX: u32 = 10;
-const MEET_AGAIN: Duration = Duration::from_millis(50);
-
-/// An executor that has said what it has.
-struct Met {
+/// The agent's process.
+pub(super) struct Driver {
+    options: Rc<JoinOptions>,
+    identity: Rc<Identity>,
+    home: Home,
     agent: Agent,
-    incarnation: Incarnation,
-    to: ExecutorSender,
-    from: ExecutorReceiver,
+    line: ExecutorLine,
+    signals: Signals,
+    announced: bool,
 }
 
-async fn meet_executor(options: &JoinOptions, home: &Home) -> anyhow::Result<Met> {
-    let executor = ExecutorOptions {
-        directory: home.directory.join("executor"),
-        work_directory: options.work_directory.clone(),
-        timing: options.timing,
-    };
-    for _ in 0..MEETINGS_MAX {
-        let (to, mut from) = connect_or_start(&executor).await?;
-        if let Some(FromExecutor::Welcome { incarnation, held, .. }) = from.recv().await {
-            return Ok(Met { agent: Agent::new(incarnation, held), incarnation, to, from });
-        }
-        // One that is being killed may still let us in.
-        tokio::time::sleep(MEET_AGAIN).await;
-    }
-    anyhow::bail!("the executor does not speak our protocol")
-}
-
-/// A registration with all that belongs to it.
-struct Membership {
-    uplink: Uplink,
-    orders: mpsc::UnboundedReceiver<Order>,
-    told: Registered,
-    /// Ends the link when it is dropped.
-    _stop: oneshot::Sender<()>,
-    gone: oneshot::Receiver<()>,
-}
-
-/// What happened, of all that an agent waits for.
+/// What happens to an agent that has registered.
 enum Event {
     Executor(Option<FromExecutor>),
     Order(Option<Order>),
@@ -121,130 +85,169 @@ enum Event {
 
 impl Driver {
     pub(super) async fn open(options: JoinOptions, identity: Identity, home: Home) -> anyhow::Result<Self> {
-        let executor = meet_executor(&options, &home).await?;
+        let signals = Signals::take()?;
+        let (line, incarnation, held) = meet_executor(&options, &home).await?;
         Ok(Self {
-            agent: executor.agent,
-            incarnation: executor.incarnation,
-            to_executor: executor.to,
-            from_executor: executor.from,
-            options,
-            identity,
+            options: Rc::new(options),
+            identity: Rc::new(identity),
             home,
-            signals: Signals {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-                hang_up: signal(SignalKind::hangup())?,
-            },
+            agent: Agent::new(incarnation, held),
+            line,
+            signals,
             announced: false,
         })
     }
 
     /// Works until it is drained, left or refused.
     pub(super) async fn run(mut self) -> Result<Ending, JoinError> {
-        let mut attempts = 0;
-        let mut asked_before = false;
+        let over = match self.work().await {
+            Ok(never) => match never {},
+            Err(over) => over,
+        };
+        self.line.close().await;
+        match over {
+            Over::Ending(ending) => Ok(ending),
+            Over::Failed(error) => Err(error),
+        }
+    }
+
+    async fn work(&mut self) -> Flow<std::convert::Infallible> {
+        let timing = self.options.timing;
+        let mut failures = 0;
+        let mut alone_since = Instant::now();
         loop {
-            match self.register().await {
+            let rest = match self.register().await? {
                 Ok(membership) => {
-                    attempts = 0;
                     self.announce(&membership.told);
-                    if let Some(ending) = self.serve(membership, &mut asked_before).await? {
-                        return Ok(ending);
-                    }
+                    let registered = Instant::now();
+                    self.serve(membership).await?;
                     self.agent.handle_disconnected();
-                    self.carry_out(&mut None);
+                    alone_since = Instant::now();
+                    // A pool that takes us and at once lets go is not to be hurried.
+                    failures = if registered.elapsed() < timing.heartbeat { failures + 1 } else { 0 };
+                    pause(timing.dial_pause_max, failures)
                 }
-                Err(RegisterFailure::ForGood(refused)) => return Err(JoinError::Refused(refused)),
+                Err(RegisterFailure::ForGood(refused)) => return Err(self.give_up(refused).await),
+                Err(RegisterFailure::NotNow(refused)) => {
+                    tracing::warn!("refused for now: {}", refused.message);
+                    timing.dial_pause_refused
+                }
                 Err(RegisterFailure::Away(reason)) => {
-                    if attempts == 0 {
+                    if failures == 0 {
                         tracing::warn!("waiting for the pool: {reason}");
                     }
-                    attempts += 1;
+                    failures += 1;
+                    pause(timing.dial_pause_max, failures)
                 }
+            };
+            let nobody_cares = self.options.mode == JoinMode::Background
+                && self.agent.is_idle()
+                && alone_since.elapsed() > timing.idle_exit;
+            if nobody_cares {
+                tracing::info!("the pool does not come back, and nothing is left to tell");
+                self.agent.drain();
             }
-            if let Some(ending) = self.wait(pause(&self.options.timing, attempts), &mut asked_before).await? {
-                return Ok(ending);
-            }
+            self.meanwhile(tokio::time::sleep(rest)).await?;
         }
     }
 
-    /// Waits for the next dial, with an eye on the executor and on signals.
-    async fn wait(&mut self, pause: Duration, asked_before: &mut bool) -> anyhow::Result<Option<Ending>> {
-        let until = tokio::time::Instant::now() + pause;
+    /// Does something without a link, with an eye on the executor and on signals.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Flow<T> {
+        tokio::pin!(work);
         loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => return Ok(None),
-                word = self.from_executor.recv() => { self.heed(word).await?; }
-                asked = self.signals.next() => if let Some(ending) = self.obey(asked, asked_before) {
-                    return Ok(Some(ending));
-                },
+            if self.carry_out(None) {
+                return Err(Over::Ending(Ending::Drained));
             }
-            if self.carry_out(&mut None) {
-                return Ok(Some(Ending::Drained));
+            tokio::select! {
+                result = &mut work => return Ok(result),
+                word = self.line.recv() => { self.heed(word).await?; }
+                asked = self.signals.next() => self.obey(asked)?,
             }
         }
     }
 
-    async fn serve(
-        &mut self,
-        membership: Membership,
-        asked_before: &mut bool,
-    ) -> anyhow::Result<Option<Ending>> {
-        let mut membership = Some(membership);
-        let mut beats = tokio::time::interval(self.options.timing.heartbeat);
-        beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        if self.carry_out(&mut membership) {
-            return Ok(Some(Ending::Drained));
+    async fn register(&mut self) -> Flow<Result<Membership, RegisterFailure>> {
+        // Of the present boot alone, and as many as a registration may carry.
+        let boot = facts::boot_id();
+        let mut journals = read_journals(&self.executor_directory()).unwrap_or_default();
+        journals.truncate(limits::EXECUTORS_CARRIED_MAX - 1);
+        let past = journals.iter().map(|journal| carried_of(journal, &boot));
+        let carried = std::iter::once(self.agent.carried()).chain(past).collect();
+        let incarnation = self.agent.incarnation();
+        let began = clock::boottime();
+        let facts = facts_of(&self.options, incarnation, began);
+        let registering =
+            registration::register(Rc::clone(&self.options), Rc::clone(&self.identity), facts, carried);
+        let registered = match self.meanwhile(registering).await? {
+            Ok(_) if self.agent.incarnation() != incarnation => {
+                return Ok(Err(RegisterFailure::Away("the executor was replaced".to_owned())));
+            }
+            Ok(membership) => membership,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        self.agent.handle_registered(began, began.0, &registered.told);
+        if let Err(error) = forget_journals(&self.executor_directory(), &journals) {
+            tracing::warn!(%error, "cannot remove an old journal");
         }
-        while let Some(present) = &mut membership {
+        Ok(Ok(registered))
+    }
+
+    fn executor_directory(&self) -> PathBuf {
+        executor_directory(&self.home)
+    }
+
+    /// Serves until the link is gone.
+    async fn serve(&mut self, mut membership: Membership) -> Flow<()> {
+        let mut beats = tokio::time::interval(self.options.timing.heartbeat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = membership.link.heard();
+        loop {
+            if self.carry_out(Some(&mut membership.uplink)) {
+                membership.uplink.leave().await;
+                return Err(Over::Ending(Ending::Drained));
+            }
             let event = tokio::select! {
-                order = present.orders.recv() => Event::Order(order),
-                word = self.from_executor.recv() => Event::Executor(word),
-                answer = present.uplink.answer() => Event::Answer(answer),
+                order = membership.orders.recv() => Event::Order(order),
+                word = self.line.recv() => Event::Executor(word),
+                answer = membership.uplink.answer() => Event::Answer(answer),
                 _ = beats.tick() => Event::Beat,
-                _ = &mut present.gone => Event::LinkGone,
+                () = membership.link.gone() => Event::LinkGone,
                 asked = self.signals.next() => Event::Asked(asked),
             };
             match event {
-                Event::Order(Some(Order::Leaving(why, lease))) => {
-                    self.agent.handle_lease(clock::boottime(), clock::boottime(), lease);
-                    match why {
-                        Leaving::Restart => {}
-                        Leaving::Idle => self.agent.drain(),
-                        Leaving::Removed => self.agent.stop(),
-                    }
+                Event::Order(Some(Order::Leaving(Leaving::Removed, _))) => {
+                    drop(membership);
+                    self.agent.handle_disconnected();
+                    let removed = Refusal::new(UNKNOWN_KEY, "this worker was removed from the pool");
+                    return Err(self.give_up(removed.hint(ANOTHER_TOKEN)).await);
                 }
                 Event::Order(Some(order)) => self.follow(order),
-                Event::Order(None) | Event::LinkGone => membership = None,
+                Event::Order(None) | Event::LinkGone => return Ok(()),
                 Event::Executor(word) => {
                     if self.heed(word).await? == Line::MadeAnew {
-                        return Ok(None);
+                        return Ok(());
                     }
-                    while let Some(word) = self.from_executor.try_next() {
+                    while let Some(word) = self.line.try_next() {
                         self.agent.handle_executor(word);
                     }
                 }
                 Event::Answer(Answer::Failed(error)) => {
                     tracing::debug!(%error, "a call failed");
-                    membership = None;
+                    return Ok(());
                 }
                 Event::Answer(answer) => self.learn(answer),
-                Event::Beat => present.uplink.beat(self.agent.living()),
-                Event::Asked(asked) => {
-                    if let Some(ending) = self.obey(asked, asked_before) {
-                        return Ok(Some(ending));
+                Event::Beat => {
+                    let silent =
+                        std::mem::replace(&mut heard, membership.link.heard()) == membership.link.heard();
+                    if silent && membership.uplink.unanswered_beats() >= UNANSWERED_MAX {
+                        tracing::warn!("the pool is not heard any more");
+                        return Ok(());
                     }
+                    membership.uplink.beat(self.agent.living());
                 }
-            }
-            if self.carry_out(&mut membership) {
-                if let Some(membership) = membership {
-                    let leave = membership.uplink.registration.leave_request().send().promise;
-                    let _ = tokio::time::timeout(Duration::from_secs(2), leave).await;
-                }
-                return Ok(Some(Ending::Drained));
+                Event::Asked(asked) => self.obey(asked)?,
             }
         }
-        Ok(None)
     }
 
     fn follow(&mut self, order: Order) {
@@ -253,8 +256,12 @@ impl Driver {
             Order::Cancel(attempts) => {
                 attempts.into_iter().for_each(|(fence, how)| self.agent.cancel(fence, how))
             }
-            Order::Forget(fences) => fences.into_iter().for_each(|fence| self.agent.forget(fence)),
-            Order::Leaving(..) => {}
+            Order::Leaving(why, lease) => {
+                self.agent.handle_leaving(clock::boottime(), lease);
+                if why == Leaving::Idle {
+                    self.agent.drain();
+                }
+            }
         }
     }
 
@@ -266,8 +273,8 @@ impl Driver {
                     .for_each(|(fence, position)| self.agent.handle_durable(fence, position));
             }
             Answer::Forget(fences) => fences.into_iter().for_each(|fence| self.agent.forget(fence)),
-            Answer::Lease(sent, lease) => self.agent.handle_lease(clock::boottime(), sent, lease),
-            Answer::Failed(_) => {}
+            Answer::Lease(sent, lease) => self.agent.handle_lease(sent, lease),
+            Answer::Drained | Answer::Failed(_) => {}
         }
     }
 
@@ -279,56 +286,78 @@ impl Driver {
             return Ok(Line::Held);
         }
         tracing::warn!("the line to the executor is gone");
-        let executor = meet_executor(&self.options, &self.home).await?;
-        self.agent = executor.agent;
-        self.incarnation = executor.incarnation;
-        self.to_executor = executor.to;
-        self.from_executor = executor.from;
+        let (line, incarnation, held) = meet_executor(&self.options, &self.home).await?;
+        self.line = line;
+        self.agent.handle_welcome(incarnation, held);
         Ok(Line::MadeAnew)
     }
 
-    fn obey(&mut self, asked: Asked, asked_before: &mut bool) -> Option<Ending> {
+    fn obey(&mut self, asked: Asked) -> Flow<()> {
+        let speaks = self.options.mode == JoinMode::Foreground;
+        let left = self.agent.living();
         match asked {
-            Asked::Leave => return Some(Ending::Left),
-            Asked::Drain if *asked_before => {
-                say!("stopping: everything that runs is ended");
-                self.agent.stop();
-            }
+            Asked::Leave => return Err(Over::Ending(Ending::Left)),
             Asked::Drain => {
-                if self.options.mode == JoinMode::Foreground {
-                    let left = self.agent.living();
+                if speaks && left > 0 {
                     say!("draining: {left} running, nothing new is taken (again to stop now)");
                 }
                 self.agent.drain();
             }
+            Asked::Stop => {
+                if speaks && left > 0 {
+                    say!("stopping: what runs is ended, {left} running (again to leave at once)");
+                }
+                self.agent.stop();
+            }
+            Asked::GoNow => {
+                if speaks && left > 0 {
+                    say!("leaving: {left} are still being ended");
+                }
+                return Err(Over::Ending(Ending::Left));
+            }
         }
-        *asked_before = true;
-        None
+        Ok(())
+    }
+
+    /// The pool says no, for good. If it does not know this worker any more, what runs here for it is ended first, and
+    /// only another token lets it in again.
+    async fn give_up(&mut self, refused: Refusal) -> Over {
+        if refused.code == UNKNOWN_KEY {
+            if let Err(error) = self.home.forget_identity() {
+                tracing::warn!(%error, "cannot forget the identity that the pool does not know");
+            }
+            if self.agent.living() > 0 {
+                tracing::warn!("the pool does not know this worker any more: what runs is ended");
+            }
+            self.agent.forsake();
+            if let Err(over @ Over::Failed(_)) = self.meanwhile(std::future::pending::<()>()).await {
+                return over;
+            }
+        }
+        Over::Failed(JoinError::Refused(refused))
     }
 
     /// Carries out what the agent decided; whether it wants to end.
-    fn carry_out(&mut self, membership: &mut Option<Membership>) -> bool {
+    fn carry_out(&mut self, mut uplink: Option<&mut Uplink>) -> bool {
         let mut exit = false;
         let mut chunks: Vec<(Fence, Chunk)> = Vec::new();
         let mut reports: Vec<Report> = Vec::new();
         for effect in self.agent.poll_effects() {
             match effect {
-                AgentEffect::Tell(word) => self.to_executor.send(word),
+                AgentEffect::Tell(word) => self.line.send(word),
                 AgentEffect::Send(fence, chunk) => chunks.push((fence, chunk)),
                 AgentEffect::Report(report) => reports.push(report),
                 AgentEffect::Drain => {
-                    if let Some(membership) = membership {
-                        membership.uplink.drain();
+                    if let Some(uplink) = &mut uplink {
+                        uplink.drain();
                     }
                 }
                 AgentEffect::Exit => exit = true,
             }
         }
-        if let Some(membership) = membership {
-            membership.uplink.send(chunks);
-            if !reports.is_empty() {
-                membership.uplink.report(&reports);
-            }
+        if let Some(uplink) = uplink {
+            uplink.send(chunks);
+            uplink.report(&reports);
         }
         exit
     }
@@ -360,209 +389,57 @@ impl Driver {
             );
         }
     }
-
-    /// Dials, says hello and registers.
-    async fn register(&mut self) -> Result<Membership, RegisterFailure> {
-        let dial_number = clock::boottime().0;
-        let journals = read_journals(&self.home.directory.join("executor")).unwrap_or_default();
-        let (link, registrar) = match &self.options.pool {
-            PoolAddress::Local(state) => self.local_registrar(&place::socket_path(state)).await?,
-            PoolAddress::Network(address) => self.network_registrar(address).await?,
-        };
-        let (orders, received) = mpsc::unbounded_channel();
-        let mut request = registrar.0.register_request();
-        request.get().set_worker(capnp_rpc::new_client::<worker::Client, _>(WorkerService(orders)));
-        let carried = self.carried(&journals);
-        wire::worker::write_facts(&self.facts(dial_number), request.get().init_facts());
-        wire::worker::write_carried(&carried, request.get().init_carried(wire::text::count(&carried)));
-        let calling = tokio::time::timeout(Duration::from_secs(20), request.send().promise);
-        let answer = calling
-            .await
-            .map_err(|_| away("the pool does not answer"))?
-            .map_err(|error| away(&error.to_string()))?;
-        let answer = answer.get().map_err(|error| away(&error.to_string()))?;
-        if answer.has_refused() {
-            let refused = answer.get_refused().map_err(|error| away(&error.to_string()))?;
-            return Err(judge(wire::refusal::read(refused).map_err(|error| away(&error.to_string()))?));
-        }
-        let membership =
-            self.membership(&answer, link, received).map_err(|error| away(&error.to_string()))?;
-        self.agent.handle_registered(dial_number, &membership.told);
-        if let Err(error) = forget_journals(&self.home.directory.join("executor"), &journals) {
-            tracing::warn!(%error, "cannot remove an old journal");
-        }
-        Ok(membership)
-    }
-
-    fn membership(
-        &self,
-        answer: &registrar::register_results::Reader<'_>,
-        link: Running,
-        orders: mpsc::UnboundedReceiver<Order>,
-    ) -> Result<Membership, capnp::Error> {
-        let registered = answer.get_registered()?;
-        let told = wire::worker::read_registered(registered)?;
-        let uplink = Uplink::new(
-            registered.get_registration()?,
-            registered.get_reports()?,
-            registered.get_output()?,
-            registered.get_heartbeat()?,
-        );
-        Ok(Membership { uplink, orders, told, _stop: link.stop, gone: link.gone })
-    }
-
-    /// Of the present executor, and of those before it that the pool may still ask for.
-    fn carried(&self, journals: &[JournalOf]) -> Vec<Carried> {
-        let past = journals.iter().map(|journal| Carried {
-            incarnation: journal.incarnation,
-            living: Vec::new(),
-            ended: Vec::new(),
-            never_started: journal.never_started.iter().copied().collect(),
-        });
-        std::iter::once(self.agent.carried()).chain(past).collect()
-    }
-
-    fn facts(&self, dial: u64) -> Facts {
-        let mut labels = facts::labels();
-        labels.extend(self.options.labels.clone());
-        Facts {
-            boot_id: facts::boot_id(),
-            incarnation: self.incarnation,
-            dial,
-            slots: self.options.slots.min(limits::SLOTS_MAX),
-            labels,
-            memory_bytes: facts::memory_bytes(),
-            uid: facts::uid(),
-            trust: self.options.trust,
-            user: facts::user(),
-            pid: std::process::id(),
-        }
-    }
-
-    async fn network_registrar(&self, address: &str) -> Result<(Running, Registrar), RegisterFailure> {
-        let (Some(key), Some(pool)) = (&self.identity.key, self.identity.pool) else {
-            return Err(away("this worker has no key"));
-        };
-        let connection = dial::dial(address, key, Expected::Key(pool), &self.options.timing).await;
-        let connection = connection.map_err(|error| match error {
-            DialError::OtherKey { presented } => {
-                let text = format!("{address} presented a different key than before");
-                RegisterFailure::ForGood(
-                    Refusal::new("key-mismatch", text).fact("expected", pool).fact("presented", presented),
-                )
-            }
-            error => away(&error.to_string()),
-        })?;
-        let (door, link): (worker_door::Client, Link) = connection::dialled(connection, clock::boottime);
-        let running = Running::start(link);
-        let mut request = door.hello_request();
-        wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
-        let hello = tokio::time::timeout(self.options.timing.handshake, request.send().promise);
-        let answer = match hello.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) if running.state.denied() => {
-                let refused =
-                    Refusal::new("auth-unknown-key", "the pool does not know this key").fact("pool", address);
-                return Err(RegisterFailure::ForGood(
-                    refused.hint("on the pool's machine: clusterctl token create --worker"),
-                ));
-            }
-            Ok(Err(error)) => return Err(away(&error.to_string())),
-            Err(_) => return Err(away("the pool does not answer")),
-        };
-        let answer = answer.get().map_err(|error| away(&error.to_string()))?;
-        if answer.has_refused() {
-            let refused = answer.get_refused().map_err(|error| away(&error.to_string()))?;
-            let refused = wire::refusal::read(refused).map_err(|error| away(&error.to_string()))?;
-            return Err(RegisterFailure::ForGood(refused));
-        }
-        let registrar = answer.get_registrar().map_err(|error| away(&error.to_string()))?;
-        Ok((running, Registrar(registrar)))
-    }
-
-    async fn local_registrar(
-        &self,
-        socket: &std::path::Path,
-    ) -> Result<(Running, Registrar), RegisterFailure> {
-        let connection = dial::dial_local(socket).await.map_err(|error| away(&error.to_string()))?;
-        let (door, link): (client_door::Client, Link) = connection::dialled(connection, clock::boottime);
-        let running = Running::start(link);
-        let mut request = door.hello_request();
-        wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
-        let admin = request.send().pipeline.get_admin();
-        let mut request = admin.local_worker_request();
-        request.get().set_name(self.identity.name.as_str());
-        request.get().set_given(self.identity.choice == NameChoice::Given);
-        let calling = tokio::time::timeout(self.options.timing.handshake, request.send().promise);
-        let answer = calling
-            .await
-            .map_err(|_| away("the pool does not answer"))?
-            .map_err(|error| away(&error.to_string()))?;
-        let answer = answer.get().map_err(|error| away(&error.to_string()))?;
-        if answer.has_refused() {
-            let refused = answer.get_refused().map_err(|error| away(&error.to_string()))?;
-            return Err(RegisterFailure::ForGood(
-                wire::refusal::read(refused).map_err(|error| away(&error.to_string()))?,
-            ));
-        }
-        let registrar = answer.get_registrar().map_err(|error| away(&error.to_string()))?;
-        Ok((running, Registrar(registrar)))
-    }
 }
 
-struct Registrar(registrar::Client);
-
-/// A link that is driven beside the agent.
-struct Running {
-    stop: oneshot::Sender<()>,
-    gone: oneshot::Receiver<()>,
-    state: crate::net::gate::GateState,
+fn executor_directory(home: &Home) -> PathBuf {
+    home.directory.join("executor")
 }
 
-impl Running {
-    fn start(link: Link) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (went, gone) = oneshot::channel();
-        let state = link.state();
-        tokio::task::spawn_local(async move {
-            // Dropping the sender stops as well.
-            let stop = async { drop(stopped.await) };
-            if let Err(error) = link.run(stop).await {
-                tracing::debug!(%error, "the link ended");
-            }
-            let _ = went.send(());
-        });
-        Self { stop, gone, state }
-    }
-}
-
-impl Signals {
-    /// The next that somebody asks for. Cancel-safe.
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Drain,
-            _ = self.interrupt.recv() => Asked::Drain,
-            _ = self.hang_up.recv() => Asked::Leave,
+/// Meets the executor, or starts one; with what it says that it has.
+async fn meet_executor(
+    options: &JoinOptions,
+    home: &Home,
+) -> anyhow::Result<(ExecutorLine, Incarnation, Vec<Held>)> {
+    let executor = ExecutorOptions {
+        directory: executor_directory(home),
+        work_directory: options.work_directory.clone(),
+        timing: options.timing,
+    };
+    for _ in 0..MEETINGS_MAX {
+        let mut line = connect_or_start(&executor).await?;
+        if let Some(FromExecutor::Welcome { incarnation, held, .. }) = line.recv().await {
+            return Ok((line, incarnation, held));
         }
+        // One that is being killed may still let us in.
+        tokio::time::sleep(MEET_AGAIN).await;
     }
+    anyhow::bail!("the executor does not speak our protocol")
 }
 
-/// Why there is no registration.
-enum RegisterFailure {
-    /// Try again.
-    Away(String),
-    /// Do not.
-    ForGood(Refusal),
+/// What an executor left that is gone. That an attempt was never started is proven only as long as the machine has not
+/// been booted since: a power cut takes a journal's last lines.
+fn carried_of(journal: &JournalOf, boot: &str) -> Carried {
+    let never_started = match journal.boot_id == boot {
+        true => journal.never_started.iter().copied().collect(),
+        false => Vec::new(),
+    };
+    Carried { incarnation: journal.incarnation, living: Vec::new(), ended: Vec::new(), never_started }
 }
 
-fn away(reason: &str) -> RegisterFailure {
-    RegisterFailure::Away(reason.to_owned())
-}
-
-/// Some refusals pass by themselves.
-fn judge(refused: Refusal) -> RegisterFailure {
-    match refused.code.as_str() {
-        "outdated" | "worker-elsewhere" => RegisterFailure::Away(refused.message),
-        _ => RegisterFailure::ForGood(refused),
+/// What the pool is told of this worker; when the dialling began is the dial's number, which grows with each.
+fn facts_of(options: &JoinOptions, incarnation: Incarnation, began: Timestamp) -> Facts {
+    let mut labels = facts::labels();
+    labels.extend(options.labels.clone());
+    Facts {
+        boot_id: facts::boot_id(),
+        incarnation,
+        dial: began.0,
+        slots: options.slots.min(limits::SLOTS_MAX),
+        labels,
+        memory_bytes: facts::memory_bytes(),
+        uid: facts::uid(),
+        trust: options.trust,
+        user: facts::user(),
+        pid: std::process::id(),
     }
 }

@@ -4,7 +4,9 @@
 
 mod driver;
 mod options;
+mod registration;
 mod service;
+mod signals;
 mod uplink;
 
 use std::fs;
@@ -31,6 +33,10 @@ use crate::store::place::{StateRoot, Surroundings};
 
 /// Room for `-2` and the like behind a name.
 const SUFFIX_BYTES: usize = 8;
+/// In a worker's directory: its key.
+const KEY: &str = "key";
+/// In a worker's directory, once a pool has taken its key.
+const ENROLLED: &str = "enrolled";
 
 /// Why a worker cannot join, for good.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +63,19 @@ pub enum JoinError {
 struct Home {
     directory: PathBuf,
     _lock: Flock<fs::File>,
+}
+
+impl Home {
+    /// The pool does not know the worker of this directory: its next join is its first.
+    fn forget_identity(&self) -> std::io::Result<()> {
+        for file in [ENROLLED, KEY] {
+            match fs::remove_file(self.directory.join(file)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How a worker is known to its pool.
@@ -128,8 +147,8 @@ async fn network_identity(
     };
     if let Some(pool) = kept {
         let (name, choice, home) = take_home(options, root, &pool)?;
-        let key = KeyPair::load_or_create(&home.directory.join("key")).map_err(anyhow::Error::from)?;
-        if home.directory.join("enrolled").exists() {
+        let key = KeyPair::load_or_create(&home.directory.join(KEY)).map_err(anyhow::Error::from)?;
+        if home.directory.join(ENROLLED).exists() {
             return Ok((Identity { key: Some(key), pool: Some(pool), name, choice }, home));
         }
     }
@@ -142,7 +161,7 @@ async fn network_identity(
     }
     let Some(token) = &options.token else {
         let refused =
-            Refusal::new("no-token", format!("this worker is not known to the pool at {address} yet"))
+            Refusal::new("auth-no-token", format!("this worker is not known to the pool at {address} yet"))
                 .hint("on the pool's machine: clusterctl token create --worker");
         return Err(JoinError::Refused(refused));
     };
@@ -150,7 +169,7 @@ async fn network_identity(
     let mut half = [0; 32];
     half[..16].copy_from_slice(&token.pool);
     let (name, choice, home) = take_home(options, root, &Fingerprint(half))?;
-    let key = KeyPair::load_or_create(&home.directory.join("key")).map_err(anyhow::Error::from)?;
+    let key = KeyPair::load_or_create(&home.directory.join(KEY)).map_err(anyhow::Error::from)?;
     let mut attempts = 0_u32;
     let enrolled = loop {
         match enrol::enrol(address, &key, token, (&name, choice), &options.timing).await {
@@ -171,13 +190,13 @@ async fn network_identity(
                     tracing::warn!("waiting for the pool at {address}: {error}");
                 }
                 attempts += 1;
-                tokio::time::sleep(pause(&options.timing, attempts)).await;
+                tokio::time::sleep(pause(options.timing.dial_pause_max, attempts)).await;
             }
         }
     };
     pools.0.insert(address.to_owned(), enrolled.pool_key);
     pools.write(&known)?;
-    fs::write(home.directory.join("enrolled"), &enrolled.name).context("cannot write the worker's state")?;
+    fs::write(home.directory.join(ENROLLED), &enrolled.name).context("cannot write the worker's state")?;
     let name = Name::parse(&enrolled.name).map_err(anyhow::Error::from)?;
     Ok((Identity { key: Some(key), pool: Some(enrolled.pool_key), name, choice }, home))
 }
@@ -269,12 +288,11 @@ impl KnownPools {
 }
 
 /// The pause before the next dial: longer each time, up to a bound, and never the same for two workers.
-fn pause(timing: &crate::core::timing::Timing, attempts: u32) -> Duration {
+fn pause(longest: Duration, attempts: u32) -> Duration {
     let mut random = [0; 4];
     // Without randomness all workers come at once, and no worse.
     let _ = getrandom::fill(&mut random);
     let spread = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
-    let longest =
-        timing.dial_pause_max.min(Duration::from_millis(100) * 2_u32.saturating_pow(attempts.min(10)));
+    let longest = longest.min(Duration::from_millis(100) * 2_u32.saturating_pow(attempts.min(10)));
     longest.mul_f64(0.5 + spread / 2.0)
 }

@@ -16,7 +16,6 @@ use crate::wire;
 pub(super) enum Order {
     Start(Vec<StartOrder>),
     Cancel(Vec<(Fence, Cancel)>),
-    Forget(Vec<Fence>),
     /// The pool goes; the lease is extended once.
     Leaving(Leaving, Duration),
 }
@@ -53,14 +52,6 @@ impl worker::Server for WorkerService {
         _results: worker::CancelResults,
     ) -> Result<(), capnp::Error> {
         self.order(Order::Cancel(wire::worker::read_cancels(params.get()?.get_cancels()?)?))
-    }
-
-    async fn forget(
-        self: Rc<Self>,
-        params: worker::ForgetParams,
-        _results: worker::ForgetResults,
-    ) -> Result<(), capnp::Error> {
-        self.order(Order::Forget(wire::fence::read_list(params.get()?.get_fences()?)?))
     }
 
     async fn leaving(

@@ -1,6 +1,8 @@
 //! What goes up to the pool: output and reports, gathered and sent as few calls as their size allows; heartbeats beside
 //! them, on an object of their own.
 
+use std::time::Duration;
+
 use tokio::task::JoinSet;
 
 use crate::core::id::Fence;
@@ -20,19 +22,26 @@ pub(super) enum Answer {
     /// These endings need not be kept.
     Forget(Vec<Fence>),
     /// A heartbeat that was sent then was answered with this lease.
-    Lease(Timestamp, std::time::Duration),
+    Lease(Timestamp, Duration),
+    /// The pool gives nothing new.
+    Drained,
     /// A call failed: the link is of no more use.
     Failed(capnp::Error),
 }
 
 /// The objects of a registration, and the calls on them that are under way.
 pub(super) struct Uplink {
-    pub(super) registration: registration::Client,
-    pub(super) reports: reports::Client,
-    pub(super) output: output::Client,
-    pub(super) heartbeat: heartbeat::Client,
+    registration: registration::Client,
+    reports: reports::Client,
+    output: output::Client,
+    heartbeat: heartbeat::Client,
     calls: JoinSet<Answer>,
+    /// Sent and not answered.
+    beats: usize,
 }
+
+/// A pool that does not answer to a farewell is left without it.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 impl Uplink {
     pub(super) fn new(
@@ -41,7 +50,7 @@ impl Uplink {
         output: output::Client,
         heartbeat: heartbeat::Client,
     ) -> Self {
-        Self { registration, reports, output, heartbeat, calls: JoinSet::new() }
+        Self { registration, reports, output, heartbeat, calls: JoinSet::new(), beats: 0 }
     }
 
     /// Sends output.
@@ -98,10 +107,11 @@ impl Uplink {
         let mut request = self.heartbeat.beat_request();
         request.get().set_held(u32::try_from(held).unwrap_or(u32::MAX));
         let sent = clock::boottime();
+        self.beats += 1;
         self.calls.spawn_local(async move {
             let lease = async {
                 let answer = request.send().promise.await?;
-                Ok::<_, capnp::Error>(std::time::Duration::from_millis(answer.get()?.get_lease_ms()))
+                Ok::<_, capnp::Error>(Duration::from_millis(answer.get()?.get_lease_ms()))
             };
             lease.await.map_or_else(Answer::Failed, |lease| Answer::Lease(sent, lease))
         });
@@ -111,14 +121,30 @@ impl Uplink {
     pub(super) fn drain(&mut self) {
         let request = self.registration.drain_request();
         self.calls.spawn_local(async move {
-            request.send().promise.await.map_or_else(Answer::Failed, |_| Answer::Forget(Vec::new()))
+            request.send().promise.await.map_or_else(Answer::Failed, |_| Answer::Drained)
         });
+    }
+
+    /// How many heartbeats have no answer yet.
+    pub(super) fn unanswered_beats(&self) -> usize {
+        self.beats
+    }
+
+    /// Says farewell.
+    pub(super) async fn leave(self) {
+        let leave = self.registration.leave_request().send().promise;
+        let _ = tokio::time::timeout(LEAVE_WITHIN, leave).await;
     }
 
     /// The next answer; never, if no call is under way. Cancel-safe.
     pub(super) async fn answer(&mut self) -> Answer {
         match self.calls.join_next().await {
-            Some(Ok(answer)) => answer,
+            Some(Ok(answer)) => {
+                if let Answer::Lease(..) = answer {
+                    self.beats -= 1;
+                }
+                answer
+            }
             Some(Err(error)) => Answer::Failed(capnp::Error::failed(error.to_string())),
             None => std::future::pending().await,
         }

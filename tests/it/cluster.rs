@@ -20,13 +20,19 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Waits until there is something.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, find: impl FnMut() -> Option<T>) -> T {
+    wait_or(|| format!("waited too long until {what}"), find)
+}
+
+/// The same, with words of its own when it takes too long.
+#[track_caller]
+pub fn wait_or<T>(words: impl Fn() -> String, mut find: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = find() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited too long until {what}");
+        assert!(Instant::now() < deadline, "{}", words());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

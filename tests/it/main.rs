@@ -8,6 +8,7 @@ mod cluster;
 mod command_line;
 mod first_minute;
 mod golden;
+mod membership;
 mod network;
 mod pty;
 mod queue;

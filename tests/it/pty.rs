@@ -6,13 +6,11 @@ use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{Termios, tcgetattr};
 
-/// Nothing that a person would wait for takes so long.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::cluster::wait_or;
 
 /// A program on a terminal.
 pub struct Terminal {
@@ -84,11 +82,7 @@ impl Terminal {
         let moved = |now: &vt100::Screen| {
             now.cursor_position().0 != typed.cursor_position().0 || now.contents() != typed.contents()
         };
-        let deadline = Instant::now() + DEADLINE;
-        while !moved(&self.screen()) {
-            assert!(Instant::now() < deadline, "Enter does nothing on\n{}", self.text());
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_or(|| format!("Enter does nothing on\n{}", self.text()), || moved(&self.screen()).then_some(()));
     }
 
     /// Pastes text, as a terminal with bracketed paste does it, and waits until its last line is on the screen.
@@ -123,11 +117,10 @@ impl Terminal {
 
     #[track_caller]
     fn wait(&self, what: &str, holds: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + DEADLINE;
-        while !holds(&self.text()) {
-            assert!(Instant::now() < deadline, "waited too long for {what:?} on\n{}", self.text());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_or(
+            || format!("waited too long for {what:?} on\n{}", self.text()),
+            || holds(&self.text()).then_some(()),
+        );
     }
 
     /// The program's process.
@@ -137,14 +130,12 @@ impl Terminal {
 
     /// Waits until the program ends; its exit code, or -1 for a signal.
     pub fn wait_for_exit(&mut self) -> i32 {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
-            }
-            assert!(Instant::now() < deadline, "it does not end; the screen is\n{}", self.text());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let screen = Arc::clone(&self.screen);
+        let text = || screen.lock().unwrap().screen().contents();
+        let child = &mut self.child;
+        let status =
+            wait_or(|| format!("it does not end; the screen is\n{}", text()), || child.try_wait().unwrap());
+        status.code().unwrap_or(-1)
     }
 
     /// Whether the terminal's settings are as they were found: what `stty -g` tells.

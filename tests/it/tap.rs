@@ -11,6 +11,10 @@ struct Line {
     open: Vec<TcpStream>,
     bytes: Vec<u8>,
     refusing: bool,
+    /// Connections so far.
+    count: u64,
+    /// Bytes of the first so many connections vanish.
+    muted: u64,
 }
 
 /// A tap that listens on a port of its own.
@@ -35,10 +39,12 @@ impl Tap {
                 }
                 let Ok(far) = TcpStream::connect(&target) else { continue };
                 line.open.extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+                line.count += 1;
+                let number = line.count;
                 for (from, to) in [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))] {
                     let shared = Arc::clone(&shared);
                     let (from, to) = (from.unwrap(), to.unwrap());
-                    std::thread::spawn(move || copy(from, to, &shared));
+                    std::thread::spawn(move || copy(from, to, number, &shared));
                 }
             }
         });
@@ -55,6 +61,17 @@ impl Tap {
         }
     }
 
+    /// Lets bytes of the present connections vanish, without a word to anybody; new connections carry theirs.
+    pub fn mute(&self) {
+        let mut line = self.line.lock().unwrap();
+        line.muted = line.count;
+    }
+
+    /// How many connections there were.
+    pub fn connections(&self) -> u64 {
+        self.line.lock().unwrap().count
+    }
+
     pub fn mend(&self) {
         self.line.lock().unwrap().refusing = false;
     }
@@ -65,13 +82,18 @@ impl Tap {
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, line: &Mutex<Line>) {
+fn copy(mut from: TcpStream, mut to: TcpStream, number: u64, line: &Mutex<Line>) {
     let mut buffer = [0; 16 << 10];
     while let Ok(count) = from.read(&mut buffer) {
         if count == 0 {
             break;
         }
-        line.lock().unwrap().bytes.extend(&buffer[..count]);
+        let mut line = line.lock().unwrap();
+        if number <= line.muted {
+            continue;
+        }
+        line.bytes.extend(&buffer[..count]);
+        drop(line);
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }

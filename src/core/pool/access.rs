@@ -239,7 +239,7 @@ impl Pool {
             return self.granted_to(&wish.key).ok_or(EnrolRefused::Invalid);
         }
         let name = match &token.name {
-            Some(name) if self.worker_names.contains_key(name) => {
+            Some(name) if self.has_worker(name) => {
                 return Err(EnrolRefused::NameTaken(name.clone()));
             }
             Some(name) => name.clone(),
@@ -288,8 +288,13 @@ impl Pool {
         Ok(Granted { name, owner })
     }
 
+    /// Whether a worker has this name and was not removed.
+    pub(super) fn has_worker(&self, name: &str) -> bool {
+        self.worker_names.get(name).is_some_and(|id| stands(self.workers[id].state.validity))
+    }
+
     fn free_worker_name(&self, wished: &Name, choice: NameChoice) -> Result<String, EnrolRefused> {
-        free_name(wished, choice, |name| self.worker_names.contains_key(name))
+        free_name(wished, choice, |name| self.has_worker(name))
     }
 
     fn make_worker(

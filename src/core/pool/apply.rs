@@ -166,7 +166,10 @@ impl Pool {
     fn apply_worker(&mut self, state: &WorkerState) {
         self.counters.worker = self.counters.worker.max(state.id);
         self.relog.logged(Item::Worker(state.id));
-        self.worker_names.insert(state.name.clone(), state.id);
+        // The name of one that was removed may be another's by now.
+        if stands(state.validity) || !self.has_worker(&state.name) {
+            self.worker_names.insert(state.name.clone(), state.id);
+        }
         if let Some(key) = state.key {
             self.worker_keys.insert(key, state.id);
         }

@@ -71,6 +71,8 @@ pub enum Effect {
     },
     /// Cut a connection: it was replaced, or its holder is no longer let in.
     Cut(ConnectionId),
+    /// Tell a worker that it was removed, and end its connection then.
+    Dismiss(ConnectionId),
     /// Let a key in from now on, as this.
     Admit(Fingerprint, Identity),
     /// Let a key in no longer.

@@ -342,7 +342,7 @@ impl Pool {
         self.record(now, Record::Worker(state));
         if let Some(connection) = self.workers[&id].connection {
             self.connections.remove(&connection);
-            self.turn.act(Effect::Cut(connection));
+            self.turn.act(Effect::Dismiss(connection));
         }
         self.depart(id);
         let fences = self.fences_at(id);

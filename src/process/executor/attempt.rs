@@ -13,10 +13,10 @@ use crate::core::time::Timestamp;
 
 use super::pipe::Pipes;
 use super::{Deadline, Executor, START_WITHIN, WATCH_AFTER};
+use crate::process::launch;
 use crate::process::packet::{Run, ToKeeper};
 use crate::process::spool::Spool;
 use crate::process::workspace::Workspace;
-use crate::process::{clock, launch};
 
 /// An attempt that this executor has.
 pub(super) struct Attempt {
@@ -60,7 +60,7 @@ pub(super) enum Flow {
 impl Attempt {
     fn new(launch: Launch, flow: Flow) -> Self {
         Self {
-            lease_until: launch.lease.map(|lease| clock::boottime() + lease),
+            lease_until: launch.lease_until,
             phase: Phase::Waiting(Box::new(launch)),
             spool: Spool::new(),
             flow,

@@ -15,6 +15,7 @@ use crate::core::attempt::{FromExecutor, Held, Launch, ToExecutor};
 use crate::core::id::Fence;
 use crate::core::membership::{Carried, Facts, Registered, Report, Start, SubmitterTrust};
 use crate::core::outcome::Cancel;
+use crate::core::time::Timestamp;
 use crate::core::view::{WorkerInfo, WorkerState};
 
 prop_compose! {
@@ -91,9 +92,9 @@ prop_compose! {
         (fence, dial, worker) in (fence(), any::<u64>(), text()),
         (script, args, env) in (bytes(), vec(bytes(), 0..4), vec((bytes(), bytes()), 0..4)),
         cwd in option::of(directory()),
-        (timeout, lease) in (option::of(milliseconds()), option::of(milliseconds())),
+        (timeout, lease) in (option::of(milliseconds()), option::of(1_u64..)),
     ) -> Launch {
-        Launch { fence, dial, script, args, env, cwd, timeout, lease, worker }
+        Launch { fence, dial, script, args, env, cwd, timeout, lease_until: lease.map(Timestamp), worker }
     }
 }
 
@@ -102,7 +103,7 @@ pub(in crate::wire) fn to_executor() -> impl Strategy<Value = ToExecutor> {
     prop_oneof![
         launch().prop_map(ToExecutor::Start),
         (fence(), cancel()).prop_map(|(fence, how)| ToExecutor::End { fence, how }),
-        milliseconds().prop_map(ToExecutor::Lease),
+        any::<u64>().prop_map(|until| ToExecutor::Lease(Timestamp(until))),
         position().prop_map(|(fence, position)| ToExecutor::Acknowledged { fence, position }),
         position().prop_map(|(fence, position)| ToExecutor::SendFrom { fence, position }),
         Just(ToExecutor::Pause),
@@ -127,6 +128,5 @@ pub(in crate::wire) fn from_executor() -> impl Strategy<Value = FromExecutor> {
         (fence(), chunk()).prop_map(|(fence, chunk)| FromExecutor::Output { fence, chunk }),
         attempt_end().prop_map(FromExecutor::Ended),
         fence().prop_map(FromExecutor::Refused),
-        any::<u64>().prop_map(FromExecutor::DiskFull),
     ]
 }

@@ -10,6 +10,7 @@ use clusterctl::core::attempt::{AttemptEnd, FromExecutor, Held, Launch, ToExecut
 use clusterctl::core::id::Incarnation;
 use clusterctl::core::outcome::{Cancel, Outcome, Usage};
 use clusterctl::core::output::{Chunk, OutputTotals, Stream};
+use clusterctl::core::time::Timestamp;
 use clusterctl::schema::executor_capnp::{from_executor, to_executor};
 use clusterctl::wire::executor::{decode_from, decode_to, encode_from, encode_to, hello, next_frame};
 
@@ -25,7 +26,7 @@ fn words_to() -> Vec<Option<ToExecutor>> {
         env: vec![(b"LEVEL".to_vec(), b"11".to_vec()), (b"EMPTY".to_vec(), Vec::new())],
         cwd: Some(b"/srv/data".to_vec()),
         timeout: Some(Duration::from_secs(90)),
-        lease: Some(Duration::from_secs(60)),
+        lease_until: Some(Timestamp(60_000_000_000)),
         worker: "node-1".into(),
     };
     let plain = Launch {
@@ -34,7 +35,7 @@ fn words_to() -> Vec<Option<ToExecutor>> {
         env: Vec::new(),
         cwd: None,
         timeout: None,
-        lease: None,
+        lease_until: None,
         ..launch.clone()
     };
     let words = [
@@ -43,7 +44,7 @@ fn words_to() -> Vec<Option<ToExecutor>> {
         ToExecutor::End { fence: fence(42, 7, 1), how: Cancel::Interrupt },
         ToExecutor::End { fence: fence(42, 7, 1), how: Cancel::Terminate },
         ToExecutor::End { fence: fence(42, 7, 1), how: Cancel::Kill },
-        ToExecutor::Lease(Duration::from_millis(59_500)),
+        ToExecutor::Lease(Timestamp(59_500_000_000)),
         ToExecutor::Acknowledged { fence: fence(42, 7, 1), position: 65_536 },
         ToExecutor::SendFrom { fence: fence(42, 7, 1), position: 1 << 40 },
         ToExecutor::Pause,
@@ -81,7 +82,6 @@ fn words_from() -> Vec<FromExecutor> {
         FromExecutor::Output { fence: fence(42, 7, 1), chunk: chunk(Stream::Stderr, b"\0\xff") },
         FromExecutor::Ended(end(42, Outcome::Exited(0))),
         FromExecutor::Refused(fence(43, 0, 2)),
-        FromExecutor::DiskFull(4096),
     ]
 }
 

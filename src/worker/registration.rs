@@ -1,0 +1,213 @@
+//! How a worker becomes a member of its pool: dialling, hello, register.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Identity;
+use super::options::{JoinOptions, PoolAddress};
+use super::service::{Order, WorkerService};
+use super::uplink::Uplink;
+use crate::core::membership::{Carried, Facts, Registered};
+use crate::core::pool::NameChoice;
+use crate::core::refusal::Refusal;
+use crate::core::time::Timestamp;
+use crate::net::connection::{self, Connection, Link};
+use crate::net::dial::{self, DialError};
+use crate::net::gate::GateState;
+use crate::net::tls::Expected;
+use crate::process::clock;
+use crate::schema::pool_capnp::client_door;
+use crate::schema::types_capnp;
+use crate::schema::worker_capnp::{registrar, worker, worker_door};
+use crate::store::place;
+use crate::wire::{self, WireError};
+
+/// A pool that has many workers to take back may need some time for one.
+const REGISTER_WITHIN: Duration = Duration::from_secs(20);
+
+/// A registration with all that belongs to it. Dropping it ends the connection.
+pub(super) struct Membership {
+    /// What goes up.
+    pub(super) uplink: Uplink,
+    /// What comes down; its end is the connection's.
+    pub(super) orders: mpsc::UnboundedReceiver<Order>,
+    /// What the pool said.
+    pub(super) told: Registered,
+    /// The connection itself.
+    pub(super) link: RunningLink,
+}
+
+/// Why there is no registration.
+#[derive(Debug)]
+pub(super) enum RegisterFailure {
+    /// Nobody answers, or not by our protocol: try again soon.
+    Away(String),
+    /// A refusal that passes by itself: try again later.
+    NotNow(Refusal),
+    /// A refusal that does not.
+    ForGood(Refusal),
+}
+
+/// Dials, says hello and registers. What the executor has is taken as it was when the dialling began.
+pub(super) async fn register(
+    options: Rc<JoinOptions>,
+    identity: Rc<Identity>,
+    facts: Facts,
+    carried: Vec<Carried>,
+) -> Result<Membership, RegisterFailure> {
+    let (link, registrar) = match &options.pool {
+        PoolAddress::Local(state) => local_registrar(&options, &identity, state).await?,
+        PoolAddress::Network(address) => network_registrar(&options, &identity, address).await?,
+    };
+    let (orders, received) = mpsc::unbounded_channel();
+    let mut request = registrar.register_request();
+    request.get().set_worker(capnp_rpc::new_client::<worker::Client, _>(WorkerService(orders)));
+    wire::worker::write_facts(&facts, request.get().init_facts());
+    wire::worker::write_carried(&carried, request.get().init_carried(wire::text::count(&carried)));
+    let answer = within(REGISTER_WITHIN, request.send().promise).await??;
+    let answer = answer.get()?;
+    check_refused(answer.has_refused(), answer.get_refused())?;
+    let registered = answer.get_registered()?;
+    let told = wire::worker::read_registered(registered)?;
+    let uplink = Uplink::new(
+        registered.get_registration()?,
+        registered.get_reports()?,
+        registered.get_output()?,
+        registered.get_heartbeat()?,
+    );
+    Ok(Membership { uplink, orders: received, told, link })
+}
+
+async fn network_registrar(
+    options: &JoinOptions,
+    identity: &Identity,
+    address: &str,
+) -> Result<(RunningLink, registrar::Client), RegisterFailure> {
+    let (Some(key), Some(pool)) = (&identity.key, identity.pool) else {
+        return Err(RegisterFailure::Away("this worker has no key".to_owned()));
+    };
+    let connection = dial::dial(address, key, Expected::Key(pool), &options.timing).await;
+    let connection = connection.map_err(|error| match error {
+        DialError::OtherKey { presented } => {
+            let text = format!("{address} presented a different key than before");
+            RegisterFailure::ForGood(
+                Refusal::new("key-mismatch", text).fact("expected", pool).fact("presented", presented),
+            )
+        }
+        error => error.into(),
+    })?;
+    let (door, running) = RunningLink::start::<worker_door::Client>(connection);
+    let mut request = door.hello_request();
+    wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
+    let answer = match within(options.timing.handshake, request.send().promise).await? {
+        Err(_) if running.state.denied() => {
+            let refused = Refusal::new(UNKNOWN_KEY, "the pool does not know this key").fact("pool", address);
+            return Err(RegisterFailure::ForGood(refused.hint(ANOTHER_TOKEN)));
+        }
+        answer => answer?,
+    };
+    let answer = answer.get()?;
+    check_refused(answer.has_refused(), answer.get_refused())?;
+    Ok((running, answer.get_registrar()?))
+}
+
+async fn local_registrar(
+    options: &JoinOptions,
+    identity: &Identity,
+    state: &Path,
+) -> Result<(RunningLink, registrar::Client), RegisterFailure> {
+    let connection = dial::dial_local(&place::socket_path(state)).await?;
+    let (door, running) = RunningLink::start::<client_door::Client>(connection);
+    let mut request = door.hello_request();
+    wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
+    let admin = request.send().pipeline.get_admin();
+    let mut request = admin.local_worker_request();
+    request.get().set_name(identity.name.as_str());
+    request.get().set_given(identity.choice == NameChoice::Given);
+    let answer = within(options.timing.handshake, request.send().promise).await??;
+    let answer = answer.get()?;
+    check_refused(answer.has_refused(), answer.get_refused())?;
+    Ok((running, answer.get_registrar()?))
+}
+
+async fn within<T>(time: Duration, call: impl Future<Output = T>) -> Result<T, RegisterFailure> {
+    tokio::time::timeout(time, call)
+        .await
+        .map_err(|_| RegisterFailure::Away("the pool does not answer".to_owned()))
+}
+
+fn check_refused(
+    has: bool,
+    refused: capnp::Result<types_capnp::refusal::Reader<'_>>,
+) -> Result<(), RegisterFailure> {
+    if !has {
+        return Ok(());
+    }
+    let refused = wire::refusal::read(refused?)?;
+    Err(match refused.code.as_str() {
+        "outdated" | "worker-elsewhere" => RegisterFailure::NotNow(refused),
+        _ => RegisterFailure::ForGood(refused),
+    })
+}
+
+/// What lets a worker in that its pool does not know.
+pub(super) const ANOTHER_TOKEN: &str = "on the pool's machine: clusterctl token create --worker";
+/// The code of a pool that knows nothing of a key, be it never or no more.
+pub(super) const UNKNOWN_KEY: &str = "auth-unknown-key";
+
+/// A link that is driven beside the agent.
+pub(super) struct RunningLink {
+    /// Ends the link when it is dropped.
+    _stop: oneshot::Sender<()>,
+    gone: oneshot::Receiver<()>,
+    state: GateState,
+}
+
+impl RunningLink {
+    fn start<T: capnp::capability::FromClientHook>(connection: Connection) -> (T, Self) {
+        let (door, link): (T, Link) = connection::dialled(connection, clock::boottime);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (went, gone) = oneshot::channel();
+        let state = link.state();
+        tokio::task::spawn_local(async move {
+            // Dropping the sender stops as well.
+            let stop = async { drop(stopped.await) };
+            if let Err(error) = link.run(stop).await {
+                tracing::debug!(%error, "the link ended");
+            }
+            let _ = went.send(());
+        });
+        (door, Self { _stop: stop, gone, state })
+    }
+
+    /// Returns when the connection has ended. Cancel-safe.
+    pub(super) async fn gone(&mut self) {
+        let _ = (&mut self.gone).await;
+    }
+
+    /// When a byte last came from the pool.
+    pub(super) fn heard(&self) -> Timestamp {
+        self.state.heard()
+    }
+}
+
+impl From<capnp::Error> for RegisterFailure {
+    fn from(error: capnp::Error) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+impl From<WireError> for RegisterFailure {
+    fn from(error: WireError) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+impl From<DialError> for RegisterFailure {
+    fn from(error: DialError) -> Self {
+        Self::Away(error.to_string())
+    }
+}
