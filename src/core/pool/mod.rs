@@ -160,6 +160,8 @@ impl Pool {
     /// Begins this life: everything that was at a worker may still be there, so every silence is counted from now.
     pub fn start(&mut self, now: Now, epoch: Epoch) {
         self.record(now, Record::PoolStarted(epoch));
+        // From here on the log always tells the highest ids, also when what they were given to has left it.
+        self.record(now, Record::Counters(self.counters));
         let at_workers: Vec<WorkerId> = self
             .workers
             .values()

@@ -22,6 +22,8 @@ struct World {
     pool: Pool,
     now: Now,
     log: Vec<Record>,
+    /// Entries of the log before this number are not needed any longer.
+    keep_from: u64,
     requests: u8,
 }
 
@@ -30,7 +32,30 @@ impl World {
         let mut pool = Pool::new(Timing::default(), Host::default());
         let now = Now { at: Timestamp(0), wall: WallTime(1_000_000) };
         pool.start(now, Epoch(1));
-        Self { pool, now, log: Vec::new(), requests: 0 }
+        Self { pool, now, log: Vec::new(), keep_from: 1, requests: 0 }
+    }
+
+    /// The pool process is killed, and another begins with what the log still has.
+    fn restart(&mut self) {
+        let mut pool = Pool::new(Timing::default(), Host::default());
+        for (seq, record) in (1..).zip(&self.log).filter(|(seq, _)| *seq >= self.keep_from) {
+            pool.replay(self.now.at, seq, record);
+        }
+        let epoch = Epoch(self.pool.epoch.0 + 1);
+        self.pool = pool;
+        self.pool.start(self.now, epoch);
+        self.turn();
+    }
+
+    /// Adds so much to the log that everything in it is worth repeating.
+    fn lengthen_the_log(&mut self) {
+        let token = self.pool.create_token(self.now, token_wish(), [7; 32]).unwrap();
+        for _ in 0..5000 {
+            self.pool.revoke_token(self.now, token).unwrap();
+        }
+        for _ in 0..10 {
+            self.turn();
+        }
     }
 
     fn viewer(&self) -> Viewer {
@@ -45,8 +70,10 @@ impl World {
     }
 
     fn turn(&mut self) -> Vec<Effect> {
-        let batch = self.pool.poll_batch(self.now).unwrap_or_default();
+        let batch = self.pool.poll_batch(self.now);
         self.pool.check();
+        let Some(batch) = batch else { return Vec::new() };
+        self.keep_from = batch.turn().keep_from;
         self.log.extend(batch.turn().records.iter().cloned());
         batch.into_effects()
     }
@@ -102,6 +129,17 @@ fn started(effects: &[Effect]) -> Vec<Fence> {
         _ => None,
     });
     fences.flatten().collect()
+}
+
+fn token_wish() -> TokenWish {
+    TokenWish {
+        role: Role::Worker,
+        name: None,
+        owner: None,
+        labels: Labels::new(),
+        uses: Some(1),
+        ttl: Duration::from_secs(3600),
+    }
 }
 
 fn retrying(retries: u32) -> JobSpec {
@@ -336,15 +374,7 @@ fn why_counts_the_workers_that_meet_each_term() {
 #[test]
 fn a_spent_token_lets_in_the_key_that_spent_it_and_no_other() {
     let mut world = World::new();
-    let wish = TokenWish {
-        role: Role::Worker,
-        name: None,
-        owner: None,
-        labels: Labels::new(),
-        uses: Some(1),
-        ttl: Duration::from_secs(3600),
-    };
-    let token = world.pool.create_token(world.now, wish, [7; 32]).unwrap();
+    let token = world.pool.create_token(world.now, token_wish(), [7; 32]).unwrap();
     let enrol = |key: u8, role| EnrolWish {
         token,
         secret_hash: [7; 32],
@@ -383,4 +413,18 @@ fn replaying_the_log_gives_the_same_pool() {
     let (before, after) = (&world.pool.jobs[&job], &again.jobs[&job]);
     assert_eq!(before.state(world.now.at), after.state(world.now.at));
     assert_eq!(world.pool.counters, again.counters);
+}
+
+#[test]
+fn an_id_is_not_given_out_again_when_its_job_has_left_the_log() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.end(connection, fence, Outcome::Exited(0));
+    world.lengthen_the_log();
+
+    world.restart();
+
+    assert!(world.submit(JobSpec::new("true")) > job);
 }
