@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::attempt::AttemptEnd;
-use crate::core::id::{ConnectionId, Fence, TaskId, WorkerId};
+use crate::core::id::{ConnectionId, Fence, Incarnation, TaskId, WorkerId};
 use crate::core::membership::{Carried, Facts, Registered, Report, SubmitterTrust};
 use crate::core::outcome::Outcome;
 use crate::core::record::{PutBack, Record, TaskEnded, Validity};
@@ -54,9 +54,9 @@ impl Pool {
         carried: Vec<Carried>,
     ) -> Result<Registered, RegisterError> {
         self.check_registration(now, id, &facts)?;
-        let new_boot = self.note_facts(now, id, facts.clone());
+        let before = self.note_facts(now, id, facts.clone());
         self.connect(now, id, connection, &facts);
-        let verdicts = self.settle(now, id, &facts, &carried, new_boot);
+        let verdicts = self.settle(now, id, &Arrival { facts: &facts, carried: &carried, before });
         self.refresh_offer(id);
         let worker = &self.workers[&id];
         Ok(Registered {
@@ -92,16 +92,13 @@ impl Pool {
         Ok(())
     }
 
-    /// Remembers what a worker says of itself; whether its machine was booted anew since it last said so.
-    fn note_facts(&mut self, now: Now, id: WorkerId, facts: Facts) -> Boot {
-        let known = self.workers[&id].state.facts.as_ref();
-        let boot = match known {
-            Some(known) if known.boot_id != facts.boot_id => Boot::Another,
-            _ => Boot::Same,
-        };
+    /// Remembers what a worker says of itself; what it said when it last registered.
+    fn note_facts(&mut self, now: Now, id: WorkerId, facts: Facts) -> Option<Facts> {
+        let before = self.workers[&id].state.facts.clone();
         // The dial number grows with each connection and is only compared while one lives: not worth a record.
-        let told_before =
-            known.is_some_and(|known| Facts { dial: facts.dial, pid: facts.pid, ..known.clone() } == facts);
+        let told_before = before
+            .as_ref()
+            .is_some_and(|known| Facts { dial: facts.dial, pid: facts.pid, ..known.clone() } == facts);
         if told_before {
             let worker = self.workers.get_mut(&id).expect("the worker was just found");
             worker.state.facts = Some(facts);
@@ -110,7 +107,7 @@ impl Pool {
             state.facts = Some(facts);
             self.record(now, Record::Worker(state));
         }
-        boot
+        before
     }
 
     fn connect(&mut self, now: Now, id: WorkerId, connection: ConnectionId, facts: &Facts) {
@@ -133,10 +130,10 @@ impl Pool {
     }
 
     /// Decides about every attempt that the pool or the worker believes to be there.
-    fn settle(&mut self, now: Now, id: WorkerId, facts: &Facts, carried: &[Carried], boot: Boot) -> Verdicts {
+    fn settle(&mut self, now: Now, id: WorkerId, arrival: &Arrival<'_>) -> Verdicts {
         let mut verdicts = Verdicts::default();
         let mut settled: BTreeSet<TaskId> = BTreeSet::new();
-        let ended = carried.iter().flat_map(|carried| carried.ended.iter().map(|end| end.fence));
+        let ended = arrival.carried.iter().flat_map(|carried| carried.ended.iter().map(|end| end.fence));
         for fence in ended {
             // It is not over yet: its output must be durable first, so the worker sends that and reports again.
             settled.insert(fence.task);
@@ -146,7 +143,7 @@ impl Pool {
                 verdicts.forget.push(fence);
             }
         }
-        for &fence in carried.iter().flat_map(|carried| &carried.living) {
+        for &fence in arrival.carried.iter().flat_map(|carried| &carried.living) {
             settled.insert(fence.task);
             if self.is_at(fence, id) {
                 self.lives(fence, id);
@@ -155,36 +152,34 @@ impl Pool {
                 verdicts.kill.push(fence);
             }
         }
-        let never: BTreeSet<Fence> =
-            carried.iter().flat_map(|carried| carried.never_started.iter().copied()).collect();
         let missing: Vec<TaskId> = self.workers[&id].active.difference(&settled).copied().collect();
         for task in missing {
-            self.settle_missing(now, task, facts, &never, boot);
+            self.settle_missing(now, task, arrival);
         }
         verdicts
     }
 
     /// Decides about an attempt that the worker does not have.
-    fn settle_missing(&mut self, now: Now, task: TaskId, facts: &Facts, never: &BTreeSet<Fence>, boot: Boot) {
+    fn settle_missing(&mut self, now: Now, task: TaskId, arrival: &Arrival<'_>) {
         let Some(job) = self.jobs.get(&task.job) else { return };
         let Some(active) = job.active.get(&task.index) else { return };
         let fence = job.fence(task.index, active.attempt);
         let (worker, cancel) = (active.worker, active.cancel);
-        if active.incarnation == facts.incarnation {
+        if active.incarnation == arrival.facts.incarnation {
             // It never arrived: the same attempt goes to the same executor again, or is over if nobody wants it.
             match cancel {
                 Some(how) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
                 None => self.send_again(fence, worker),
             }
-        } else if never.contains(&fence) {
+        } else if !arrival.proves_ended(active.incarnation) {
+            self.doom(now, fence);
+        } else if arrival.never_started(fence) {
             match cancel {
                 Some(how) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
                 None => self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted }),
             }
-        } else if boot == Boot::Same {
-            self.lose(now, fence, "the worker's executor ended");
         } else {
-            self.doom(now, fence);
+            self.lose(now, fence, "the worker's executor ended");
         }
     }
 
@@ -377,11 +372,29 @@ impl Pool {
     }
 }
 
-/// Whether a worker's machine was booted since it last registered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Boot {
-    Same,
-    Another,
+/// What a registration says, beside what the worker said when it last registered.
+struct Arrival<'a> {
+    facts: &'a Facts,
+    carried: &'a [Carried],
+    before: Option<Facts>,
+}
+
+impl Arrival<'_> {
+    /// Whether an executor is proven to have ended: the machine was not booted since the executor took starts, and its
+    /// journal is carried, so that whoever carries it holds the lock that the executor held. Anything else may be a
+    /// copy of the worker beside the one that goes on, or a power cut that took the journal's last lines.
+    fn proves_ended(&self, executor: Incarnation) -> bool {
+        let same_boot = self
+            .before
+            .as_ref()
+            .is_some_and(|before| before.incarnation == executor && before.boot_id == self.facts.boot_id);
+        same_boot && self.carried.iter().any(|carried| carried.incarnation == executor)
+    }
+
+    /// Whether an executor that has ended journalled an attempt as received and not as starting.
+    fn never_started(&self, fence: Fence) -> bool {
+        self.carried.iter().any(|carried| carried.never_started.contains(&fence))
+    }
 }
 
 /// What a worker is told about what it carries.

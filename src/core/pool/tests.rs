@@ -292,6 +292,64 @@ fn an_executor_that_is_new_on_the_same_boot_proves_its_predecessors_attempts_dea
     assert_eq!(again.iter().map(|fence| (fence.task.job, fence.attempt.0)).collect::<Vec<_>>(), [(never, 2)]);
 }
 
+/// A worker that was given an attempt and comes again as `facts` say, with the journal of its executor before. The first
+/// attempt, and what is started then.
+fn come_back_with_a_journal(world: &mut World, facts: Facts, never_started: &[Fence]) -> Vec<Fence> {
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: Vec::new(),
+        ended: Vec::new(),
+        never_started: never_started.to_vec(),
+    };
+    world.pool.register(world.now, WorkerId(1), ConnectionId(50), facts, vec![carried]).unwrap();
+    started(&world.turn())
+}
+
+#[test]
+fn a_journal_that_went_through_a_boot_proves_nothing() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.handle_disconnected(connection);
+
+    let rebooted = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    let again = come_back_with_a_journal(&mut world, rebooted, &[fence]);
+
+    assert_eq!(again, []);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
+fn that_a_machine_was_booted_is_still_known_after_a_restart_of_the_pool() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    world.submit(retrying(1));
+    world.turn();
+    world.pool.handle_disconnected(connection);
+    let rebooted = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    come_back_with_a_journal(&mut world, rebooted.clone(), &[]);
+    world.restart();
+
+    let again = come_back_with_a_journal(&mut world, rebooted, &[]);
+
+    assert_eq!(again, [], "the attempt may still run where the worker was before");
+}
+
+#[test]
+fn an_executor_whose_journal_is_not_carried_may_go_on_elsewhere() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    world.turn();
+
+    // A copy of the worker in a container on the same machine.
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 2, 2), Vec::new()).unwrap();
+
+    assert_eq!(started(&world.turn()), []);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
 #[test]
 fn what_a_worker_carries_and_nobody_wants_is_killed() {
     let mut world = World::new();
