@@ -174,12 +174,18 @@ impl Pool {
         } else if !arrival.proves_ended(active.incarnation) {
             self.doom(now, fence);
         } else if arrival.never_started(fence) {
-            match cancel {
-                Some(how) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
-                None => self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted }),
-            }
+            self.never_started(now, fence);
         } else {
             self.lose(now, fence, "the worker's executor ended");
+        }
+    }
+
+    /// An attempt is proven never to have started, and never will: its task waits again, or is over if nobody wants it.
+    fn never_started(&mut self, now: Now, fence: Fence) {
+        match self.active(fence).map(|active| active.cancel) {
+            None => {}
+            Some(None) => self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted }),
+            Some(Some(how)) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
         }
     }
 
@@ -263,7 +269,7 @@ impl Pool {
                 }
                 Report::TakenBack(fence) => {
                     if self.is_at(fence, id) {
-                        self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted });
+                        self.never_started(now, fence);
                     }
                 }
             }

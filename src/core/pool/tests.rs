@@ -486,3 +486,17 @@ fn an_id_is_not_given_out_again_when_its_job_has_left_the_log() {
 
     assert!(world.submit(JobSpec::new("true")) > job);
 }
+
+#[test]
+fn a_cancelled_attempt_that_is_given_back_is_over() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.cancel(world.now, &world.viewer(), job, &[], Cancel::Terminate).unwrap();
+
+    world.pool.report(world.now, connection, vec![Report::TakenBack(fence)]);
+
+    assert_eq!(started(&world.turn()), []);
+    assert_eq!(world.state(job), None);
+}
