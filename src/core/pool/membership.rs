@@ -320,12 +320,21 @@ impl Pool {
         self.refresh_offer(id);
     }
 
-    /// A worker goes on purpose; what it still had is lost.
+    /// A worker goes on purpose. What was on its way to it waits again, what it still had is lost, and what is at another
+    /// executor than the one that goes may run on there.
     pub fn leave(&mut self, now: Now, connection: ConnectionId) {
         let Some(id) = self.connections.remove(&connection) else { return };
         self.depart(id);
+        let goes = self.workers[&id].state.facts.as_ref().map(|facts| facts.incarnation);
         for fence in self.fences_at(id) {
-            self.lose(now, fence, "the worker was stopped");
+            let Some(active) = self.active(fence) else { continue };
+            if Some(active.incarnation) != goes {
+                self.doom(now, fence);
+            } else if active.phase == Phase::Sent {
+                self.never_started(now, fence);
+            } else {
+                self.lose(now, fence, "the worker was stopped");
+            }
         }
     }
 

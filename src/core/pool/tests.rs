@@ -500,3 +500,32 @@ fn a_cancelled_attempt_that_is_given_back_is_over() {
     assert_eq!(started(&world.turn()), []);
     assert_eq!(world.state(job), None);
 }
+
+#[test]
+fn what_is_on_its_way_to_a_worker_that_leaves_waits_again() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    world.turn();
+
+    world.pool.leave(world.now, connection);
+    world.turn();
+
+    assert_eq!(world.state(job), Some(TaskState::Queued));
+}
+
+#[test]
+fn a_worker_that_leaves_says_nothing_of_what_its_copy_runs() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    world.turn();
+    let copy = Facts { boot_id: "other".into(), ..facts(1, 9, 1) };
+    world.pass(16);
+    world.pool.register(world.now, id, ConnectionId(50), copy, Vec::new()).unwrap();
+
+    world.pool.leave(world.now, ConnectionId(50));
+    world.turn();
+
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
