@@ -132,11 +132,11 @@ impl Pool {
     /// Decides about every attempt that the pool or the worker believes to be there.
     fn settle(&mut self, now: Now, id: WorkerId, arrival: &Arrival<'_>) -> Verdicts {
         let mut verdicts = Verdicts::default();
-        let mut settled: BTreeSet<TaskId> = BTreeSet::new();
+        let mut settled: BTreeSet<Fence> = BTreeSet::new();
         let ended = arrival.carried.iter().flat_map(|carried| carried.ended.iter().map(|end| end.fence));
         for fence in ended {
             // It is not over yet: its output must be durable first, so the worker sends that and reports again.
-            settled.insert(fence.task);
+            settled.insert(fence);
             if self.is_at(fence, id) {
                 self.lives(fence, id);
             } else {
@@ -144,7 +144,7 @@ impl Pool {
             }
         }
         for &fence in arrival.carried.iter().flat_map(|carried| &carried.living) {
-            settled.insert(fence.task);
+            settled.insert(fence);
             if self.is_at(fence, id) {
                 self.lives(fence, id);
                 self.cancel_if_wanted(fence, id);
@@ -152,18 +152,15 @@ impl Pool {
                 verdicts.kill.push(fence);
             }
         }
-        let missing: Vec<TaskId> = self.workers[&id].active.difference(&settled).copied().collect();
-        for task in missing {
-            self.settle_missing(now, task, arrival);
+        for fence in self.fences_at(id).into_iter().filter(|fence| !settled.contains(fence)) {
+            self.settle_missing(now, fence, arrival);
         }
         verdicts
     }
 
     /// Decides about an attempt that the worker does not have.
-    fn settle_missing(&mut self, now: Now, task: TaskId, arrival: &Arrival<'_>) {
-        let Some(job) = self.jobs.get(&task.job) else { return };
-        let Some(active) = job.active.get(&task.index) else { return };
-        let fence = job.fence(task.index, active.attempt);
+    fn settle_missing(&mut self, now: Now, fence: Fence, arrival: &Arrival<'_>) {
+        let Some(active) = self.active(fence) else { return };
         let (worker, cancel) = (active.worker, active.cancel);
         if active.incarnation == arrival.facts.incarnation {
             // It never arrived: the same attempt goes to the same executor again, or is over if nobody wants it.

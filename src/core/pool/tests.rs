@@ -292,6 +292,27 @@ fn an_executor_that_is_new_on_the_same_boot_proves_its_predecessors_attempts_dea
     assert_eq!(again.iter().map(|fence| (fence.task.job, fence.attempt.0)).collect::<Vec<_>>(), [(never, 2)]);
 }
 
+#[test]
+fn an_attempt_that_never_arrived_is_sent_again_although_an_older_one_of_its_task_is_carried() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    world.submit(retrying(1));
+    let first = started(&world.turn())[0];
+    world.end(connection, first, Outcome::SpawnFailed("full".into()));
+    let second = started(&world.turn())[0];
+    world.pool.handle_disconnected(connection);
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: Vec::new(),
+        ended: vec![ending(first, Outcome::SpawnFailed("full".into()))],
+        never_started: Vec::new(),
+    };
+
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+
+    assert_eq!(started(&world.turn()), [second]);
+}
+
 /// A worker that was given an attempt and comes again as `facts` say, with the journal of its executor before. The first
 /// attempt, and what is started then.
 fn come_back_with_a_journal(world: &mut World, facts: Facts, never_started: &[Fence]) -> Vec<Fence> {
