@@ -194,6 +194,7 @@ impl Pool {
         self.turn.start(connection, &spec, fence, lease);
         if let Some(active) = self.active_mut(fence) {
             active.phase = Phase::Sent;
+            active.doomed = None;
         }
     }
 
@@ -239,12 +240,12 @@ impl Pool {
         worker.hearing = Hearing::Heard;
         let fences = self.fences_at(id);
         for fence in fences {
-            if let Some(active) = self.active_mut(fence)
+            // What can only lapse is not at who is heard.
+            if let Some(active) = self.active_mut(fence).filter(|active| active.doomed.is_none())
                 && let Phase::Unknown(since) = active.phase
             {
                 active.unknown += now.at.since(since);
                 active.phase = Phase::Running;
-                active.doomed = None;
                 self.tell(fence, id, TaskEventKind::Returned);
             }
         }
@@ -277,6 +278,7 @@ impl Pool {
     fn started(&mut self, fence: Fence, worker: WorkerId) {
         let Some(active) = self.active_mut(fence).filter(|active| active.worker == worker) else { return };
         active.phase = Phase::Running;
+        active.doomed = None;
         self.tell(fence, worker, TaskEventKind::Started);
     }
 

@@ -357,6 +357,46 @@ fn that_a_machine_was_booted_is_still_known_after_a_restart_of_the_pool() {
     assert_eq!(again, [], "the attempt may still run where the worker was before");
 }
 
+/// A worker that was given an attempt, and whose machine was booted since.
+fn rebooted(world: &mut World, spec: JobSpec) -> (JobId, ConnectionId) {
+    let (id, connection) = world.join("w1", 1);
+    let job = world.submit(spec);
+    world.turn();
+    world.pool.handle_disconnected(connection);
+    let later = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    world.pool.register(world.now, id, ConnectionId(50), later, Vec::new()).unwrap();
+    world.turn();
+    (job, ConnectionId(50))
+}
+
+#[test]
+fn an_attempt_of_an_earlier_boot_lapses_although_its_worker_was_silent_and_is_heard_again() {
+    let mut world = World::new();
+    let (job, connection) = rebooted(&mut world, JobSpec::new("true"));
+    world.pass(20);
+    world.pool.heartbeat(world.now, connection);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+
+    world.pass(60);
+
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn an_attempt_of_an_earlier_boot_lapses_however_often_its_worker_registers() {
+    let mut world = World::new();
+    let (job, _) = rebooted(&mut world, JobSpec::new("true"));
+
+    for n in 0..8 {
+        world.pass(10);
+        let later = Facts { boot_id: "later".into(), ..facts(1, 2, 2 + n) };
+        world.pool.register(world.now, WorkerId(1), ConnectionId(51 + n), later, Vec::new()).unwrap();
+        world.turn();
+    }
+
+    assert_eq!(world.state(job), None);
+}
+
 #[test]
 fn an_executor_whose_journal_is_not_carried_may_go_on_elsewhere() {
     let mut world = World::new();

@@ -75,9 +75,9 @@ impl Pool {
     }
 
     /// An attempt can only lapse: its machine was booted anew, or its worker removed. It stays unknown until its lease
-    /// and the grace are over.
+    /// and the grace are over, however often that is said again.
     pub(super) fn doom(&mut self, now: Now, fence: Fence) {
-        let Some(active) = self.active(fence) else { return };
+        let Some(active) = self.active(fence).filter(|active| active.doomed.is_none()) else { return };
         let worker = active.worker;
         let until = self.lease_over_at(worker).unwrap_or(now.at + self.lease_and_grace());
         let active = self.active_mut(fence).expect("the attempt was just found");
