@@ -28,7 +28,7 @@ pub enum RegisterError {
     #[error("worker \"{0}\" is connected from another machine: two machines hold the same key")]
     Elsewhere(String),
     /// A newer dial of the same worker has registered already.
-    #[error("a newer connection of this worker is registered")]
+    #[error("a newer connection of this worker was registered")]
     Outdated,
     /// More slots than a worker may have.
     #[error("{0} slots are more than the limit of 4096")]
@@ -80,14 +80,13 @@ impl Pool {
             return Err(RegisterError::Slots(facts.slots));
         }
         let Some(known) = &worker.state.facts else { return Ok(()) };
-        if worker.connection.is_none() {
-            return Ok(());
-        }
-        if known.boot_id != facts.boot_id && worker.was_heard_within(now.at, self.timing.silent_after) {
+        if known.boot_id == facts.boot_id {
+            // Also when the newer connection is gone by now: what this one carries was true before that.
+            if facts.dial < known.dial {
+                return Err(RegisterError::Outdated);
+            }
+        } else if worker.connection.is_some() && worker.was_heard_within(now.at, self.timing.silent_after) {
             return Err(RegisterError::Elsewhere(worker.state.name.clone()));
-        }
-        if known.boot_id == facts.boot_id && facts.dial < known.dial {
-            return Err(RegisterError::Outdated);
         }
         Ok(())
     }
@@ -95,7 +94,7 @@ impl Pool {
     /// Remembers what a worker says of itself; what it said when it last registered.
     fn note_facts(&mut self, now: Now, id: WorkerId, facts: Facts) -> Option<Facts> {
         let before = self.workers[&id].state.facts.clone();
-        // The dial number grows with each connection and is only compared while one lives: not worth a record.
+        // The dial number grows with each connection, and no connection outlives the pool: not worth a record.
         let told_before = before
             .as_ref()
             .is_some_and(|known| Facts { dial: facts.dial, pid: facts.pid, ..known.clone() } == facts);

@@ -443,6 +443,18 @@ fn a_second_machine_with_the_same_key_is_refused_while_the_first_is_heard() {
 }
 
 #[test]
+fn a_registration_that_arrives_late_is_refused_also_when_the_newer_connection_is_gone() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    world.pool.register(world.now, id, ConnectionId(51), facts(1, 2, 3), Vec::new()).unwrap();
+    world.pool.handle_disconnected(ConnectionId(51));
+
+    let late = world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), Vec::new());
+
+    assert_eq!(late, Err(RegisterError::Outdated));
+}
+
+#[test]
 fn cancel_ends_what_waits_at_once_and_what_runs_by_its_worker() {
     let mut world = World::new();
     let (_, connection) = world.join("w1", 1);
