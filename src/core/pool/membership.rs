@@ -113,10 +113,11 @@ impl Pool {
         let shares_host = facts.boot_id == self.host.boot_id && facts.uid == self.host.uid;
         let only_owner =
             (shares_host && facts.trust == SubmitterTrust::OwnerOnly).then(|| self.host.owner.clone());
+        let over = now.at + self.timing.over_after(self.timing.lease);
         let worker = self.workers.get_mut(&id).expect("a registering worker is known");
         let replaced = worker.connection.replace(connection);
         worker.heard = Some(now.at);
-        worker.answered = Some(now.at);
+        worker.grant(over);
         worker.hearing = Hearing::Heard;
         worker.intake = Intake::Open;
         worker.only_owner = only_owner;
@@ -223,8 +224,8 @@ impl Pool {
     pub fn heartbeat(&mut self, now: Now, connection: ConnectionId) -> Option<Duration> {
         self.heard(now, connection);
         let id = *self.connections.get(&connection)?;
-        let worker = self.workers.get_mut(&id)?;
-        worker.answered = Some(now.at);
+        let over = now.at + self.timing.over_after(self.timing.lease);
+        self.workers.get_mut(&id)?.grant(over);
         Some(self.timing.lease)
     }
 

@@ -602,3 +602,42 @@ fn a_worker_that_leaves_says_nothing_of_what_its_copy_runs() {
 
     assert_eq!(world.state(job), Some(TaskState::Unknown));
 }
+
+#[test]
+fn after_a_restart_a_lease_counts_as_long_as_a_pool_that_goes_on_purpose_grants() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    world.turn();
+
+    world.restart();
+    world.pass(16);
+
+    // 600 s on a worker's clock that is 5 % too slow.
+    world.pass(631 - 16);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+    world.pass(750 - 631);
+    assert_eq!(world.state(job), Some(TaskState::Queued));
+}
+
+#[test]
+fn a_worker_that_returns_after_a_restart_may_still_count_on_the_longer_lease() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    let fence = started(&world.turn())[0];
+    world.restart();
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: vec![fence],
+        ended: Vec::new(),
+        never_started: Vec::new(),
+    };
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+
+    for _ in 0..2 {
+        world.pass(100);
+    }
+
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}

@@ -2,8 +2,6 @@
 //!
 //! A timer only says *look again*; what it finds decides. So a timer is never taken back, and a late one does no harm.
 
-use std::time::Duration;
-
 use crate::core::id::{Fence, WorkerId};
 use crate::core::time::{Now, Timestamp};
 use crate::core::view::TaskEventKind;
@@ -79,20 +77,15 @@ impl Pool {
     pub(super) fn doom(&mut self, now: Now, fence: Fence) {
         let Some(active) = self.active(fence).filter(|active| active.doomed.is_none()) else { return };
         let worker = active.worker;
-        let until = self.lease_over_at(worker).unwrap_or(now.at + self.lease_and_grace());
+        let until = self.leases_over_at(worker).unwrap_or(now.at);
         let active = self.active_mut(fence).expect("the attempt was just found");
         active.doomed = Some(until);
         self.timers.insert((until, Timer::Lapse(fence)));
         self.becomes_unknown(now, fence, worker);
     }
 
-    fn lease_and_grace(&self) -> Duration {
-        self.timing.lease + self.timing.lease_grace
-    }
-
-    /// When every lease that a worker was granted is over, with the grace.
-    fn lease_over_at(&self, worker: WorkerId) -> Option<Timestamp> {
-        Some(self.workers.get(&worker)?.answered? + self.lease_and_grace())
+    fn leases_over_at(&self, worker: WorkerId) -> Option<Timestamp> {
+        self.workers.get(&worker)?.leases_over
     }
 
     /// When an unknown attempt is given up by itself.
@@ -104,7 +97,7 @@ impl Pool {
         }
         let job = &self.jobs[&fence.task.job];
         if job.is_leased() {
-            return self.lease_over_at(active.worker);
+            return self.leases_over_at(active.worker);
         }
         let lost_after = job.submission.spec.lost_after.unwrap_or(self.timing.lost_after);
         Some(since + lost_after.saturating_sub(active.unknown))
