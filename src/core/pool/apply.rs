@@ -136,14 +136,16 @@ impl Pool {
         self.close_if_over(id, at);
     }
 
-    /// Puts a whole job in the place of what is known of it.
+    /// Takes in a whole job. If the log still has what came before, it is known; but for how long its attempts were
+    /// unknown, which nothing else records.
     fn apply_job(&mut self, now: Timestamp, state: &JobState) {
         let id = state.submission.job;
         self.relog.logged(Item::Job(id));
-        if self.jobs.get(&id).is_some_and(|job| job.state(now) == *state) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.take_over_silence(now, state);
+            debug_assert_eq!(job.state(now), *state, "a repeated job is what it was");
             return;
         }
-        debug_assert!(!self.jobs.contains_key(&id), "a repeated job is what it was");
         let job = Job::restored(state);
         self.counters.job = self.counters.job.max(id);
         let request = Request { job: id, digest: job.submission.spec.digest() };

@@ -158,6 +158,17 @@ impl Job {
         }
     }
 
+    /// Takes over how long attempts were unknown, as a repetition of this job says it.
+    pub(super) fn take_over_silence(&mut self, now: Timestamp, state: &JobState) {
+        for said in &state.active {
+            if let Some(active) = self.active.get_mut(&said.index)
+                && active.unknown_for(now) != said.unknown
+            {
+                active.unknown = said.unknown;
+            }
+        }
+    }
+
     /// A job as it was remembered.
     pub(super) fn restored(state: &JobState) -> Self {
         let mut job = Self::new(state.submission.clone());

@@ -547,6 +547,27 @@ fn replaying_the_log_gives_the_same_pool() {
 }
 
 #[test]
+fn a_repeated_job_that_the_log_still_has_from_its_start_is_not_counted_twice() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let spec = JobSpec { lost_after: Some(Duration::from_secs(100)), ..JobSpec::new("true") };
+    let job = world.submit(spec);
+    world.turn();
+    world.pass(16);
+    world.pass(50);
+    world.lengthen_the_log();
+    // A store may keep more than it must.
+    world.keep_from = 1;
+
+    world.restart();
+
+    world.pass(16);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+    world.pass(50);
+    assert_eq!(world.state(job), None, "the silence before the restart counts");
+}
+
+#[test]
 fn an_id_is_not_given_out_again_when_its_job_has_left_the_log() {
     let mut world = World::new();
     let (_, connection) = world.join("w1", 1);
