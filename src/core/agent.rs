@@ -57,6 +57,8 @@ enum Here {
 pub struct Agent {
     incarnation: Incarnation,
     dial: u64,
+    /// When that was sent which the pool has answered last, of all that renews leases.
+    leased_from: Timestamp,
     attempts: BTreeMap<Fence, Here>,
     acknowledged: BTreeMap<Fence, u64>,
     online: bool,
@@ -76,6 +78,7 @@ impl Agent {
         Self {
             incarnation,
             dial: 0,
+            leased_from: Timestamp::default(),
             attempts: held.into_iter().map(here).collect(),
             acknowledged: BTreeMap::new(),
             online: false,
@@ -107,8 +110,9 @@ impl Agent {
         self.attempts.values().filter(|here| matches!(here, Here::Given | Here::Running)).count()
     }
 
-    /// A registration was made by this dial: everything goes on from where the pool is.
-    pub fn handle_registered(&mut self, dial: u64, told: &Registered) {
+    /// A registration was made that was asked for at `sent` by this dial: everything goes on from where the pool is.
+    pub fn handle_registered(&mut self, sent: Timestamp, dial: u64, told: &Registered) {
+        self.leased_from = sent;
         self.dial = dial;
         self.online = true;
         self.worker.clone_from(&told.name);
@@ -147,11 +151,17 @@ impl Agent {
         }
     }
 
-    /// The pool gives attempts of one job.
-    pub fn start(&mut self, order: StartOrder) {
+    /// The pool gives attempts of one job. Their leases count from where all others do, since the pool knows nothing of
+    /// when this arrives: one whose lease would be over is given back.
+    pub fn start(&mut self, now: Timestamp, order: StartOrder) {
         let StartOrder { script, args, env, cwd, timeout, fences, lease, .. } = order;
+        let lease = lease.map(|lease| lease.saturating_sub(now.since(self.leased_from)));
         for fence in fences {
             if self.attempts.contains_key(&fence) {
+                continue;
+            }
+            if lease == Some(Duration::ZERO) {
+                self.effects.push(AgentEffect::Report(Report::TakenBack(fence)));
                 continue;
             }
             self.attempts.insert(fence, Here::Given);
@@ -195,6 +205,7 @@ impl Agent {
 
     /// A heartbeat that was sent at `sent` was answered with this lease.
     pub fn handle_lease(&mut self, now: Timestamp, sent: Timestamp, lease: Duration) {
+        self.leased_from = self.leased_from.max(sent);
         let left = lease.saturating_sub(now.since(sent));
         if !left.is_zero() {
             self.tell(ToExecutor::Lease(left));
@@ -291,6 +302,10 @@ mod tests {
         Fence { attempt: AttemptNumber(1), ..Fence::default() }
     }
 
+    fn second(n: u64) -> Timestamp {
+        Timestamp(n * 1_000_000_000)
+    }
+
     fn order() -> StartOrder {
         StartOrder {
             job: JobId(1),
@@ -330,8 +345,8 @@ mod tests {
 
     fn running() -> Agent {
         let mut agent = Agent::new(Incarnation(1), Vec::new());
-        agent.handle_registered(1, &told());
-        agent.start(order());
+        agent.handle_registered(second(0), 1, &told());
+        agent.start(second(0), order());
         agent.handle_executor(FromExecutor::Started(fence()));
         agent.poll_effects();
         agent
@@ -366,11 +381,11 @@ mod tests {
         agent.handle_disconnected();
 
         assert_eq!(agent.carried().ended, [ended(0)]);
-        agent.handle_registered(2, &told());
+        agent.handle_registered(second(2), 2, &told());
         assert_eq!(reports(&mut agent).len(), 1);
 
         agent.forget(fence());
-        agent.handle_registered(3, &told());
+        agent.handle_registered(second(3), 3, &told());
         assert_eq!(reports(&mut agent), []);
     }
 
@@ -379,7 +394,7 @@ mod tests {
         let mut agent = running();
         agent.handle_disconnected();
 
-        agent.handle_registered(2, &Registered { positions: vec![(fence(), 5)], ..told() });
+        agent.handle_registered(second(2), 2, &Registered { positions: vec![(fence(), 5)], ..told() });
 
         let wanted = AgentEffect::Tell(ToExecutor::SendFrom { fence: fence(), position: 5 });
         assert!(agent.poll_effects().contains(&wanted));
@@ -388,11 +403,40 @@ mod tests {
     #[test]
     fn a_lease_counts_from_when_its_heartbeat_was_sent() {
         let mut agent = running();
-        let second = |n: u64| Timestamp(n * 1_000_000_000_u64);
-
         agent.handle_lease(second(14), second(10), Duration::from_secs(60));
 
         assert_eq!(agent.poll_effects(), [AgentEffect::Tell(ToExecutor::Lease(Duration::from_secs(56)))]);
+    }
+
+    fn leases_started(agent: &mut Agent) -> Vec<Option<Duration>> {
+        let lease = |effect| match effect {
+            AgentEffect::Tell(ToExecutor::Start(launch)) => Some(launch.lease),
+            _ => None,
+        };
+        agent.poll_effects().into_iter().filter_map(lease).collect()
+    }
+
+    #[test]
+    fn the_lease_of_a_start_that_comes_late_counts_from_the_last_heartbeat_answered() {
+        let mut agent = Agent::new(Incarnation(1), Vec::new());
+        agent.handle_registered(second(0), 1, &told());
+        agent.handle_lease(second(6), second(5), Duration::from_secs(60));
+
+        agent.start(second(30), StartOrder { lease: Some(Duration::from_secs(60)), ..order() });
+
+        assert_eq!(leases_started(&mut agent), [Some(Duration::from_secs(35))]);
+    }
+
+    #[test]
+    fn a_start_that_comes_when_its_lease_is_over_is_given_back() {
+        let mut agent = Agent::new(Incarnation(1), Vec::new());
+        agent.handle_registered(second(0), 1, &told());
+        agent.poll_effects();
+
+        agent.start(second(61), StartOrder { lease: Some(Duration::from_secs(60)), ..order() });
+
+        assert_eq!(agent.poll_effects(), [AgentEffect::Report(Report::TakenBack(fence()))]);
+        assert_eq!(agent.living(), 0);
     }
 
     #[test]

@@ -240,7 +240,9 @@ impl Driver {
 
     fn follow(&mut self, order: Order) {
         match order {
-            Order::Start(orders) => orders.into_iter().for_each(|order| self.agent.start(order)),
+            Order::Start(orders) => {
+                orders.into_iter().for_each(|order| self.agent.start(clock::boottime(), order))
+            }
             Order::Cancel(attempts) => {
                 attempts.into_iter().for_each(|(fence, how)| self.agent.cancel(fence, how))
             }
@@ -367,6 +369,7 @@ impl Driver {
         let carried = self.carried(&journals);
         wire::worker::write_facts(&self.facts(dial_number), request.get().init_facts());
         wire::worker::write_carried(&carried, request.get().init_carried(wire::text::count(&carried)));
+        let sent = clock::boottime();
         let calling = tokio::time::timeout(Duration::from_secs(20), request.send().promise);
         let answer = calling
             .await
@@ -379,7 +382,7 @@ impl Driver {
         }
         let membership =
             self.membership(&answer, link, received).map_err(|error| away(&error.to_string()))?;
-        self.agent.handle_registered(dial_number, &membership.told);
+        self.agent.handle_registered(sent, dial_number, &membership.told);
         if let Err(error) = forget_journals(&self.home.directory.join("executor"), &journals) {
             tracing::warn!(%error, "cannot remove an old journal");
         }
