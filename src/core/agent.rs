@@ -152,7 +152,8 @@ impl Agent {
     }
 
     /// The pool gives attempts of one job. Their leases count from where all others do, since the pool knows nothing of
-    /// when this arrives: one whose lease would be over is given back.
+    /// when this arrives: one whose lease would be over is given back. So is whatever comes when nothing new is wanted,
+    /// which the pool learns only after each registration.
     pub fn start(&mut self, now: Timestamp, order: StartOrder) {
         let StartOrder { script, args, env, cwd, timeout, fences, lease, .. } = order;
         let lease = lease.map(|lease| lease.saturating_sub(now.since(self.leased_from)));
@@ -160,7 +161,7 @@ impl Agent {
             if self.attempts.contains_key(&fence) {
                 continue;
             }
-            if lease == Some(Duration::ZERO) {
+            if self.intent != Intent::Work || lease == Some(Duration::ZERO) {
                 self.effects.push(AgentEffect::Report(Report::TakenBack(fence)));
                 continue;
             }
@@ -437,6 +438,18 @@ mod tests {
 
         assert_eq!(agent.poll_effects(), [AgentEffect::Report(Report::TakenBack(fence()))]);
         assert_eq!(agent.living(), 0);
+    }
+
+    #[test]
+    fn a_draining_agent_gives_back_what_it_is_given() {
+        let mut agent = running();
+        agent.drain();
+        agent.poll_effects();
+        let more = Fence { attempt: AttemptNumber(7), ..fence() };
+
+        agent.start(second(1), StartOrder { fences: vec![more], ..order() });
+
+        assert_eq!(agent.poll_effects(), [AgentEffect::Report(Report::TakenBack(more))]);
     }
 
     #[test]
