@@ -131,13 +131,7 @@ impl Agent {
             let position = positions.get(&fence).copied().unwrap_or(0);
             self.acknowledged.insert(fence, position);
             self.tell(ToExecutor::SendFrom { fence, position });
-            if let Some(here @ Here::Reported(_)) = self.attempts.get_mut(&fence)
-                && let Here::Reported(end) = std::mem::replace(here, Here::Running)
-            {
-                // It may have been lost with the link.
-                *here = Here::Ended(end);
-            }
-            self.report_if_complete(fence);
+            self.report_again(fence);
         }
         if self.intent != Intent::Work {
             self.effects.push(AgentEffect::Drain);
@@ -266,6 +260,19 @@ impl Agent {
         std::mem::take(&mut self.effects)
     }
 
+    /// Reports what may have been lost with the link.
+    fn report_again(&mut self, fence: Fence) {
+        match self.attempts.get(&fence) {
+            None | Some(Here::Given) => {}
+            Some(Here::Running) => self.effects.push(AgentEffect::Report(Report::Started(fence))),
+            Some(Here::Ended(end) | Here::Reported(end)) => {
+                let ended = Here::Ended(end.clone());
+                self.attempts.insert(fence, ended);
+                self.report_if_complete(fence);
+            }
+        }
+    }
+
     /// Reports an ending once all of its output is durable.
     fn report_if_complete(&mut self, fence: Fence) {
         if !self.online {
@@ -388,6 +395,16 @@ mod tests {
         agent.forget(fence());
         agent.handle_registered(second(3), 3, &told());
         assert_eq!(reports(&mut agent), []);
+    }
+
+    #[test]
+    fn that_an_attempt_runs_is_reported_again_after_a_break() {
+        let mut agent = running();
+        agent.handle_disconnected();
+
+        agent.handle_registered(second(2), 2, &told());
+
+        assert_eq!(reports(&mut agent), [Report::Started(fence())]);
     }
 
     #[test]

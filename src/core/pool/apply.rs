@@ -78,6 +78,7 @@ impl Pool {
                 at: assignment.at,
                 cancel: None,
                 phase: Phase::Sent,
+                unknown_since: None,
                 unknown: std::time::Duration::ZERO,
                 doomed: None,
             };

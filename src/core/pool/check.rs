@@ -6,7 +6,6 @@ use crate::core::range::RangeSet;
 use crate::core::view::TaskState;
 
 use super::Pool;
-use super::job::Phase;
 
 impl Pool {
     /// Panics if the state contradicts itself.
@@ -34,7 +33,7 @@ impl Pool {
                 assert!(!job.waiting.contains(index), "{id}.{index} waits and is at a worker");
                 assert!(active.used <= spec.retries, "{id}.{index} has more attempts than allowed");
                 assert!(all.contains(index), "{id}.{index} is made up");
-                let unknown = matches!(active.phase, Phase::Unknown(_));
+                let unknown = active.unknown_since.is_some();
                 assert!(active.doomed.is_none() || unknown, "{id}.{index} is doomed and not unknown");
             }
             assert!(

@@ -194,6 +194,7 @@ impl Pool {
         self.turn.start(connection, &spec, fence, lease);
         if let Some(active) = self.active_mut(fence) {
             active.phase = Phase::Sent;
+            active.unknown_since = None;
             active.doomed = None;
         }
     }
@@ -201,10 +202,11 @@ impl Pool {
     /// An attempt is there, whatever was feared.
     fn lives(&mut self, fence: Fence, worker: WorkerId) {
         let Some(active) = self.active_mut(fence) else { return };
-        let was_unknown = matches!(active.phase, Phase::Unknown(_));
-        active.phase = Phase::Running;
+        if active.phase == Phase::Sent {
+            active.phase = Phase::Arrived;
+        }
         active.doomed = None;
-        if was_unknown {
+        if active.unknown_since.take().is_some() {
             self.tell(fence, worker, TaskEventKind::Returned);
         }
     }
@@ -242,10 +244,9 @@ impl Pool {
         for fence in fences {
             // What can only lapse is not at who is heard.
             if let Some(active) = self.active_mut(fence).filter(|active| active.doomed.is_none())
-                && let Phase::Unknown(since) = active.phase
+                && let Some(since) = active.unknown_since.take()
             {
                 active.unknown += now.at.since(since);
-                active.phase = Phase::Running;
                 self.tell(fence, id, TaskEventKind::Returned);
             }
         }
@@ -277,9 +278,12 @@ impl Pool {
 
     fn started(&mut self, fence: Fence, worker: WorkerId) {
         let Some(active) = self.active_mut(fence).filter(|active| active.worker == worker) else { return };
-        active.phase = Phase::Running;
+        active.unknown_since = None;
         active.doomed = None;
-        self.tell(fence, worker, TaskEventKind::Started);
+        // It is reported again after a break, since the first report may have been lost with the link.
+        if std::mem::replace(&mut active.phase, Phase::Running) != Phase::Running {
+            self.tell(fence, worker, TaskEventKind::Started);
+        }
     }
 
     /// An attempt ended at a worker. It counts only if its fence is the one that the pool has recorded, there.

@@ -13,7 +13,7 @@ use crate::core::membership::{Carried, Facts, Report, SubmitterTrust};
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
 use crate::core::time::WallTime;
-use crate::core::view::TaskState;
+use crate::core::view::{TaskEventKind, TaskState};
 
 const ANN: &str = "ann";
 
@@ -311,6 +311,40 @@ fn an_attempt_that_never_arrived_is_sent_again_although_an_older_one_of_its_task
     world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
 
     assert_eq!(started(&world.turn()), [second]);
+}
+
+/// What those who watch are told of tasks that have not ended.
+fn told(effects: &[Effect]) -> Vec<TaskEventKind> {
+    let kinds = effects.iter().filter_map(|effect| match effect {
+        Effect::Notify { event: JobEvent::Task(event), .. } => Some(event.kind.clone()),
+        _ => None,
+    });
+    kinds.collect()
+}
+
+#[test]
+fn a_start_whose_report_was_lost_with_the_link_is_told_and_only_once() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.watch(&world.viewer(), job).unwrap();
+    world.pool.handle_disconnected(connection);
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: vec![fence],
+        ended: Vec::new(),
+        never_started: Vec::new(),
+    };
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+    assert_eq!(world.state(job), Some(TaskState::Starting));
+
+    for _ in 0..2 {
+        world.pool.report(world.now, ConnectionId(50), vec![Report::Started(fence)]);
+    }
+
+    assert_eq!(told(&world.turn()), [TaskEventKind::Started]);
+    assert_eq!(world.state(job), Some(TaskState::Running));
 }
 
 /// A worker that was given an attempt and comes again as `facts` say, with the journal of its executor before. The first

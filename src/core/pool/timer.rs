@@ -7,7 +7,6 @@ use crate::core::time::{Now, Timestamp};
 use crate::core::view::TaskEventKind;
 
 use super::Pool;
-use super::job::Phase;
 use super::worker::Hearing;
 
 /// What to look at again.
@@ -59,10 +58,10 @@ impl Pool {
 
     fn becomes_unknown(&mut self, now: Now, fence: Fence, worker: WorkerId) {
         let Some(active) = self.active_mut(fence) else { return };
-        if matches!(active.phase, Phase::Unknown(_)) {
+        if active.unknown_since.is_some() {
             return;
         }
-        active.phase = Phase::Unknown(now.at);
+        active.unknown_since = Some(now.at);
         let until = self.lapses_at(fence);
         let may_retry = self.active(fence).is_some_and(|active| self.jobs[&fence.task.job].may_retry(active));
         if let Some(until) = until {
@@ -91,7 +90,7 @@ impl Pool {
     /// When an unknown attempt is given up by itself.
     fn lapses_at(&self, fence: Fence) -> Option<Timestamp> {
         let active = self.active(fence)?;
-        let Phase::Unknown(since) = active.phase else { return None };
+        let since = active.unknown_since?;
         if let Some(doomed) = active.doomed {
             return Some(doomed);
         }
