@@ -171,17 +171,7 @@ impl Agent {
             let position = positions.get(&fence).copied().unwrap_or(0);
             self.acknowledged.insert(fence, position);
             self.tell(ToExecutor::SendFrom { fence, position });
-            // Whatever was reported may have been lost with the link.
-            match self.attempts.get_mut(&fence) {
-                Some(Here::Running) => self.effects.push(AgentEffect::Report(Report::Started(fence))),
-                Some(here @ Here::Reported(_)) => {
-                    if let Here::Reported(end) = std::mem::replace(here, Here::Running) {
-                        *here = Here::Ended(end);
-                    }
-                }
-                _ => {}
-            }
-            self.report_if_complete(fence);
+            self.report_again(fence);
         }
         if self.intent != Intent::Work {
             self.effects.push(AgentEffect::Drain);
@@ -196,14 +186,15 @@ impl Agent {
         self.exit_if_done();
     }
 
-    /// The pool gives attempts of one job. Who takes nothing new gives them back.
-    pub fn start(&mut self, order: StartOrder) {
+    /// The pool gives attempts of one job. Who takes nothing new gives them back, and so does one to whom they come when
+    /// their lease would be over.
+    pub fn start(&mut self, now: Timestamp, order: StartOrder) {
         let StartOrder { script, args, env, cwd, timeout, fences, lease, .. } = order;
         for fence in fences {
             if self.attempts.contains_key(&fence) {
                 continue;
             }
-            if self.intent != Intent::Work {
+            if self.intent != Intent::Work || (lease.is_some() && self.lease_until <= now) {
                 self.effects.push(AgentEffect::Report(Report::TakenBack(fence)));
                 continue;
             }
@@ -338,6 +329,19 @@ impl Agent {
         std::mem::take(&mut self.effects)
     }
 
+    /// Reports what may have been lost with the link.
+    fn report_again(&mut self, fence: Fence) {
+        match self.attempts.get(&fence) {
+            None | Some(Here::Given) => {}
+            Some(Here::Running) => self.effects.push(AgentEffect::Report(Report::Started(fence))),
+            Some(Here::Ended(end) | Here::Reported(end)) => {
+                let ended = Here::Ended(end.clone());
+                self.attempts.insert(fence, ended);
+                self.report_if_complete(fence);
+            }
+        }
+    }
+
     /// Reports an ending once all of its output is durable.
     fn report_if_complete(&mut self, fence: Fence) {
         if !self.online {
@@ -424,7 +428,7 @@ mod tests {
     fn running() -> Agent {
         let mut agent = Agent::new(Incarnation(1), Vec::new());
         agent.handle_registered(at(0), 1, &told());
-        agent.start(order());
+        agent.start(at(0), order());
         agent.handle_executor(FromExecutor::Started(fence()));
         agent.poll_effects();
         agent
@@ -503,11 +507,23 @@ mod tests {
         agent.handle_registered(at(100), 1, &told());
         agent.poll_effects();
 
-        agent.start(StartOrder { lease: Some(Duration::from_secs(60)), ..order() });
+        agent.start(at(130), StartOrder { lease: Some(Duration::from_secs(60)), ..order() });
 
         let effects = agent.poll_effects();
         let AgentEffect::Tell(ToExecutor::Start(launch)) = &effects[0] else { panic!("{effects:?}") };
         assert_eq!(launch.lease_until, Some(at(160)));
+    }
+
+    #[test]
+    fn a_start_that_comes_when_its_lease_is_over_is_given_back() {
+        let mut agent = Agent::new(Incarnation(1), Vec::new());
+        agent.handle_registered(at(0), 1, &told());
+        agent.poll_effects();
+
+        agent.start(at(61), StartOrder { lease: Some(Duration::from_secs(60)), ..order() });
+
+        assert_eq!(agent.poll_effects(), [AgentEffect::Report(Report::TakenBack(fence()))]);
+        assert_eq!(agent.living(), 0);
     }
 
     #[test]
@@ -527,7 +543,7 @@ mod tests {
         agent.poll_effects();
         let another = Fence { attempt: AttemptNumber(2), ..fence() };
 
-        agent.start(StartOrder { fences: vec![another], ..order() });
+        agent.start(at(1), StartOrder { fences: vec![another], ..order() });
 
         assert_eq!(agent.poll_effects(), [AgentEffect::Report(Report::TakenBack(another))]);
     }

@@ -119,6 +119,6 @@ pub struct StartOrder {
     pub timeout: Option<Duration>,
     /// The attempts.
     pub fences: Vec<Fence>,
-    /// How long each may run without a heartbeat answered.
+    /// How long each may run after that was sent which the pool has answered last; none: as long as its executor lives.
     pub lease: Option<Duration>,
 }

@@ -11,7 +11,7 @@ pub struct Timing {
     pub silent_after: Duration,
     /// A keeper may run its attempt for so long after the heartbeat that was last answered was *sent*.
     pub lease: Duration,
-    /// Added to the lease before the pool takes an attempt for dead.
+    /// Added to `lease` before the pool takes an attempt for dead.
     pub lease_grace: Duration,
     /// TERM is sent so long before a lease ends.
     pub lease_term_before: Duration,
@@ -61,6 +61,12 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// So long after it granted a lease the pool takes an attempt for dead that was not renewed. The grace grows with
+    /// the lease, as the error of a clock does.
+    pub fn over_after(&self, lease: Duration) -> Duration {
+        lease + self.lease_grace.mul_f64(lease.as_secs_f64() / self.lease.as_secs_f64())
+    }
+
     /// All durations divided by `by`: a test's clock that runs faster than the promises.
     pub fn scaled_down(self, by: u32) -> Self {
         let s = |d: Duration| d / by;

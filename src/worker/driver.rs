@@ -252,7 +252,10 @@ impl Driver {
 
     fn follow(&mut self, order: Order) {
         match order {
-            Order::Start(orders) => orders.into_iter().for_each(|order| self.agent.start(order)),
+            Order::Start(orders) => {
+                let now = clock::boottime();
+                orders.into_iter().for_each(|order| self.agent.start(now, order));
+            }
             Order::Cancel(attempts) => {
                 attempts.into_iter().for_each(|(fence, how)| self.agent.cancel(fence, how))
             }

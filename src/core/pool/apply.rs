@@ -78,6 +78,7 @@ impl Pool {
                 at: assignment.at,
                 cancel: None,
                 phase: Phase::Sent,
+                unknown_since: None,
                 unknown: std::time::Duration::ZERO,
                 doomed: None,
             };
@@ -136,14 +137,13 @@ impl Pool {
         self.close_if_over(id, at);
     }
 
-    /// Puts a whole job in the place of what is known of it.
+    /// Takes in a whole job. If the log still has what came before, it is known; but for how long its attempts were
+    /// unknown, which nothing else records.
     fn apply_job(&mut self, now: Timestamp, state: &JobState) {
         let id = state.submission.job;
         self.relog.logged(Item::Job(id));
         if let Some(job) = self.jobs.get_mut(&id) {
-            if job.state(now) != *state {
-                job.restore_unknown(state);
-            }
+            job.take_over_silence(now, state);
             debug_assert_eq!(job.state(now), *state, "a repeated job is what it was");
             return;
         }

@@ -12,7 +12,6 @@ use crate::core::time::Now;
 use crate::core::view::{Cancelled, TaskEvent, TaskEventKind};
 
 use super::batch::{Effect, JobEvent};
-use super::job::Phase;
 use super::{Pool, Viewer};
 
 /// Why nothing is cancelled.
@@ -90,7 +89,7 @@ impl Pool {
         let unknown: Vec<Fence> = job
             .active
             .iter()
-            .filter(|(index, active)| wanted.contains(**index) && matches!(active.phase, Phase::Unknown(_)))
+            .filter(|(index, active)| wanted.contains(**index) && active.unknown_since.is_some())
             .map(|(&index, active)| job.fence(index, active.attempt))
             .collect();
         if unknown.is_empty() {

@@ -33,6 +33,8 @@ impl Pool {
                 assert!(!job.waiting.contains(index), "{id}.{index} waits and is at a worker");
                 assert!(active.used <= spec.retries, "{id}.{index} has more attempts than allowed");
                 assert!(all.contains(index), "{id}.{index} is made up");
+                let unknown = active.unknown_since.is_some();
+                assert!(active.doomed.is_none() || unknown, "{id}.{index} is doomed and not unknown");
             }
             assert!(
                 job.tried.keys().all(|&index| job.waiting.contains(index)),

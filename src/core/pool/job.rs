@@ -50,21 +50,23 @@ pub(super) struct Active {
     pub(super) at: WallTime,
     pub(super) cancel: Option<Cancel>,
     pub(super) phase: Phase,
+    /// Its worker is silent since then, or was booted or removed.
+    pub(super) unknown_since: Option<Timestamp>,
     /// How long it was unknown in all, not counting the present time.
     pub(super) unknown: Duration,
     /// Set once another boot of its worker, or a person, has shown that it can only lapse.
     pub(super) doomed: Option<Timestamp>,
 }
 
-/// What is known of a task at a worker.
+/// What a worker has told of a task that was given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It was given out.
+    /// Nothing.
     Sent,
-    /// Bash runs.
+    /// That it is there.
+    Arrived,
+    /// That bash was started.
     Running,
-    /// Its worker is silent since then.
-    Unknown(Timestamp),
 }
 
 impl Job {
@@ -158,6 +160,17 @@ impl Job {
         }
     }
 
+    /// Takes over how long attempts were unknown, as a repetition of this job says it.
+    pub(super) fn take_over_silence(&mut self, now: Timestamp, state: &JobState) {
+        for said in &state.active {
+            if let Some(active) = self.active.get_mut(&said.index)
+                && active.unknown_for(now) != said.unknown
+            {
+                active.unknown = said.unknown;
+            }
+        }
+    }
+
     /// A job as it was remembered.
     pub(super) fn restored(state: &JobState) -> Self {
         let mut job = Self::new(state.submission.clone());
@@ -168,15 +181,6 @@ impl Job {
         job.failed = RangeSet::of(&state.failed);
         job.started = state.started;
         job
-    }
-
-    /// Takes over what no other record tells, in replay: for how long its attempts have been unknown.
-    pub(super) fn restore_unknown(&mut self, state: &JobState) {
-        for known in &state.active {
-            if let Some(active) = self.active.get_mut(&known.index) {
-                active.unknown = known.unknown;
-            }
-        }
     }
 
     /// What the history keeps of it.
@@ -193,19 +197,16 @@ impl Job {
 
 impl Active {
     pub(super) fn state(&self) -> TaskState {
-        match self.phase {
-            Phase::Sent => TaskState::Starting,
-            Phase::Running => TaskState::Running,
-            Phase::Unknown(_) => TaskState::Unknown,
+        match (self.unknown_since, self.phase) {
+            (Some(_), _) => TaskState::Unknown,
+            (None, Phase::Sent | Phase::Arrived) => TaskState::Starting,
+            (None, Phase::Running) => TaskState::Running,
         }
     }
 
     /// How long it has been unknown in all.
     pub(super) fn unknown_for(&self, now: Timestamp) -> Duration {
-        match self.phase {
-            Phase::Unknown(since) => self.unknown + now.since(since),
-            Phase::Sent | Phase::Running => self.unknown,
-        }
+        self.unknown + self.unknown_since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     fn remembered(&self, index: u32, now: Timestamp) -> ActiveState {
@@ -230,6 +231,7 @@ impl Active {
             at: state.at,
             cancel: state.cancel,
             phase: Phase::Sent,
+            unknown_since: None,
             unknown: state.unknown,
             doomed: None,
         }

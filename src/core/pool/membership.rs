@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::attempt::AttemptEnd;
-use crate::core::id::{ConnectionId, Fence, TaskId, WorkerId};
+use crate::core::id::{ConnectionId, Fence, Incarnation, TaskId, WorkerId};
 use crate::core::membership::{Carried, Facts, Registered, Report, SubmitterTrust};
 use crate::core::outcome::Outcome;
 use crate::core::record::{PutBack, Record, TaskEnded, Validity};
@@ -28,7 +28,7 @@ pub enum RegisterError {
     #[error("worker \"{0}\" is connected from another machine: two machines hold the same key")]
     Elsewhere(String),
     /// A newer dial of the same worker has registered already.
-    #[error("a newer connection of this worker is registered")]
+    #[error("a newer connection of this worker was registered")]
     Outdated,
     /// More slots than a worker may have.
     #[error("{0} slots are more than the limit of 4096")]
@@ -54,9 +54,9 @@ impl Pool {
         carried: Vec<Carried>,
     ) -> Result<Registered, RegisterError> {
         self.check_registration(now, id, &facts)?;
-        let new_boot = self.note_facts(now, id, facts.clone());
+        let before = self.note_facts(now, id, facts.clone());
         self.connect(now, id, connection, &facts);
-        let verdicts = self.settle(now, id, &facts, &carried, new_boot);
+        let verdicts = self.settle(now, id, &Arrival { facts: &facts, carried: &carried, before });
         self.refresh_offer(id);
         let worker = &self.workers[&id];
         Ok(Registered {
@@ -80,28 +80,24 @@ impl Pool {
             return Err(RegisterError::Slots(facts.slots));
         }
         let Some(known) = &worker.state.facts else { return Ok(()) };
-        if worker.connection.is_none() {
-            return Ok(());
-        }
-        if known.boot_id != facts.boot_id && worker.was_heard_within(now.at, self.timing.silent_after) {
+        if known.boot_id == facts.boot_id {
+            // Also when the newer connection is gone by now: what this one carries was true before that.
+            if facts.dial < known.dial {
+                return Err(RegisterError::Outdated);
+            }
+        } else if worker.connection.is_some() && worker.was_heard_within(now.at, self.timing.silent_after) {
             return Err(RegisterError::Elsewhere(worker.state.name.clone()));
-        }
-        if known.boot_id == facts.boot_id && facts.dial < known.dial {
-            return Err(RegisterError::Outdated);
         }
         Ok(())
     }
 
-    /// Remembers what a worker says of itself; whether its machine was booted anew since it last said so.
-    fn note_facts(&mut self, now: Now, id: WorkerId, facts: Facts) -> Boot {
-        let known = self.workers[&id].state.facts.as_ref();
-        let boot = match known {
-            Some(known) if known.boot_id != facts.boot_id => Boot::Another,
-            _ => Boot::Same,
-        };
-        // The dial number grows with each connection and is only compared while one lives: not worth a record.
-        let told_before =
-            known.is_some_and(|known| Facts { dial: facts.dial, pid: facts.pid, ..known.clone() } == facts);
+    /// Remembers what a worker says of itself; what it said when it last registered.
+    fn note_facts(&mut self, now: Now, id: WorkerId, facts: Facts) -> Option<Facts> {
+        let before = self.workers[&id].state.facts.clone();
+        // The dial number grows with each connection, and no connection outlives the pool: not worth a record.
+        let told_before = before
+            .as_ref()
+            .is_some_and(|known| Facts { dial: facts.dial, pid: facts.pid, ..known.clone() } == facts);
         if told_before {
             let worker = self.workers.get_mut(&id).expect("the worker was just found");
             worker.state.facts = Some(facts);
@@ -110,17 +106,18 @@ impl Pool {
             state.facts = Some(facts);
             self.record(now, Record::Worker(state));
         }
-        boot
+        before
     }
 
     fn connect(&mut self, now: Now, id: WorkerId, connection: ConnectionId, facts: &Facts) {
         let shares_host = facts.boot_id == self.host.boot_id && facts.uid == self.host.uid;
         let only_owner =
             (shares_host && facts.trust == SubmitterTrust::OwnerOnly).then(|| self.host.owner.clone());
+        let over = now.at + self.timing.over_after(self.timing.lease);
         let worker = self.workers.get_mut(&id).expect("a registering worker is known");
         let replaced = worker.connection.replace(connection);
         worker.heard = Some(now.at);
-        worker.answered = Some(now.at);
+        worker.grant(over);
         worker.hearing = Hearing::Heard;
         worker.intake = Intake::Open;
         worker.only_owner = only_owner;
@@ -133,20 +130,20 @@ impl Pool {
     }
 
     /// Decides about every attempt that the pool or the worker believes to be there.
-    fn settle(&mut self, now: Now, id: WorkerId, facts: &Facts, carried: &[Carried], boot: Boot) -> Verdicts {
+    fn settle(&mut self, now: Now, id: WorkerId, arrival: &Arrival<'_>) -> Verdicts {
         let mut verdicts = Verdicts::default();
-        let mut settled: BTreeSet<TaskId> = BTreeSet::new();
-        for &fence in carried.iter().flat_map(|carried| &carried.ended) {
+        let mut settled: BTreeSet<Fence> = BTreeSet::new();
+        for &fence in arrival.carried.iter().flat_map(|carried| &carried.ended) {
             // It is not over yet: its output must be durable first, so the worker sends that and reports again.
-            settled.insert(fence.task);
+            settled.insert(fence);
             if self.is_at(fence, id) {
                 self.lives(fence, id);
             } else {
                 verdicts.forget.push(fence);
             }
         }
-        for &fence in carried.iter().flat_map(|carried| &carried.living) {
-            settled.insert(fence.task);
+        for &fence in arrival.carried.iter().flat_map(|carried| &carried.living) {
+            settled.insert(fence);
             if self.is_at(fence, id) {
                 self.lives(fence, id);
                 self.cancel_if_wanted(fence, id);
@@ -154,36 +151,37 @@ impl Pool {
                 verdicts.kill.push(fence);
             }
         }
-        let never: BTreeSet<Fence> =
-            carried.iter().flat_map(|carried| carried.never_started.iter().copied()).collect();
-        let missing: Vec<TaskId> = self.workers[&id].active.difference(&settled).copied().collect();
-        for task in missing {
-            self.settle_missing(now, task, facts, &never, boot);
+        for fence in self.fences_at(id).into_iter().filter(|fence| !settled.contains(fence)) {
+            self.settle_missing(now, fence, arrival);
         }
         verdicts
     }
 
     /// Decides about an attempt that the worker does not have.
-    fn settle_missing(&mut self, now: Now, task: TaskId, facts: &Facts, never: &BTreeSet<Fence>, boot: Boot) {
-        let Some(job) = self.jobs.get(&task.job) else { return };
-        let Some(active) = job.active.get(&task.index) else { return };
-        let fence = job.fence(task.index, active.attempt);
+    fn settle_missing(&mut self, now: Now, fence: Fence, arrival: &Arrival<'_>) {
+        let Some(active) = self.active(fence) else { return };
         let (worker, cancel) = (active.worker, active.cancel);
-        if active.incarnation == facts.incarnation {
+        if active.incarnation == arrival.facts.incarnation {
             // It never arrived: the same attempt goes to the same executor again, or is over if nobody wants it.
             match cancel {
                 Some(how) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
                 None => self.send_again(fence, worker),
             }
-        } else if never.contains(&fence) {
-            match cancel {
-                Some(how) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
-                None => self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted }),
-            }
-        } else if boot == Boot::Same {
-            self.lose(now, fence, "the worker's executor ended");
-        } else {
+        } else if !arrival.proves_ended(active.incarnation) {
             self.doom(now, fence);
+        } else if arrival.never_started(fence) {
+            self.never_started(now, fence);
+        } else {
+            self.lose(now, fence, "the worker's executor ended");
+        }
+    }
+
+    /// An attempt is proven never to have started, and never will: its task waits again, or is over if nobody wants it.
+    fn never_started(&mut self, now: Now, fence: Fence) {
+        match self.active(fence).map(|active| active.cancel) {
+            None => {}
+            Some(None) => self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted }),
+            Some(Some(how)) => self.end_without_report(now, fence, Outcome::Cancelled(how)),
         }
     }
 
@@ -195,16 +193,19 @@ impl Pool {
         self.turn.start(connection, &spec, fence, lease);
         if let Some(active) = self.active_mut(fence) {
             active.phase = Phase::Sent;
+            active.unknown_since = None;
+            active.doomed = None;
         }
     }
 
     /// An attempt is there, whatever was feared.
     fn lives(&mut self, fence: Fence, worker: WorkerId) {
         let Some(active) = self.active_mut(fence) else { return };
-        let was_unknown = matches!(active.phase, Phase::Unknown(_));
-        active.phase = Phase::Running;
+        if active.phase == Phase::Sent {
+            active.phase = Phase::Arrived;
+        }
         active.doomed = None;
-        if was_unknown {
+        if active.unknown_since.take().is_some() {
             self.tell(fence, worker, TaskEventKind::Returned);
         }
     }
@@ -224,8 +225,8 @@ impl Pool {
     pub fn heartbeat(&mut self, now: Now, connection: ConnectionId) -> Option<Duration> {
         self.heard(now, connection);
         let id = *self.connections.get(&connection)?;
-        let worker = self.workers.get_mut(&id)?;
-        worker.answered = Some(now.at);
+        let over = now.at + self.timing.over_after(self.timing.lease);
+        self.workers.get_mut(&id)?.grant(over);
         Some(self.timing.lease)
     }
 
@@ -240,12 +241,11 @@ impl Pool {
         worker.hearing = Hearing::Heard;
         let fences = self.fences_at(id);
         for fence in fences {
-            if let Some(active) = self.active_mut(fence)
-                && let Phase::Unknown(since) = active.phase
+            // What can only lapse is not at who is heard.
+            if let Some(active) = self.active_mut(fence).filter(|active| active.doomed.is_none())
+                && let Some(since) = active.unknown_since.take()
             {
                 active.unknown += now.at.since(since);
-                active.phase = Phase::Running;
-                active.doomed = None;
                 self.tell(fence, id, TaskEventKind::Returned);
             }
         }
@@ -267,7 +267,7 @@ impl Pool {
                 }
                 Report::TakenBack(fence) => {
                     if self.is_at(fence, id) {
-                        self.record(now, Record::PutBack { fence, reason: PutBack::NeverStarted });
+                        self.never_started(now, fence);
                     }
                 }
             }
@@ -277,8 +277,12 @@ impl Pool {
 
     fn started(&mut self, fence: Fence, worker: WorkerId) {
         let Some(active) = self.active_mut(fence).filter(|active| active.worker == worker) else { return };
-        active.phase = Phase::Running;
-        self.tell(fence, worker, TaskEventKind::Started);
+        active.unknown_since = None;
+        active.doomed = None;
+        // It is reported again after a break, since the first report may have been lost with the link.
+        if std::mem::replace(&mut active.phase, Phase::Running) != Phase::Running {
+            self.tell(fence, worker, TaskEventKind::Started);
+        }
     }
 
     /// An attempt ended at a worker. It counts only if its fence is the one that the pool has recorded, there.
@@ -318,12 +322,21 @@ impl Pool {
         self.refresh_offer(id);
     }
 
-    /// A worker goes on purpose; what it still had is lost.
+    /// A worker goes on purpose. What was on its way to it waits again, what it still had is lost, and what is at another
+    /// executor than the one that goes may run on there.
     pub fn leave(&mut self, now: Now, connection: ConnectionId) {
         let Some(id) = self.connections.remove(&connection) else { return };
         self.depart(id);
+        let goes = self.workers[&id].state.facts.as_ref().map(|facts| facts.incarnation);
         for fence in self.fences_at(id) {
-            self.lose(now, fence, "the worker was stopped");
+            let Some(active) = self.active(fence) else { continue };
+            if Some(active.incarnation) != goes {
+                self.doom(now, fence);
+            } else if active.phase == Phase::Sent {
+                self.never_started(now, fence);
+            } else {
+                self.lose(now, fence, "the worker was stopped");
+            }
         }
     }
 
@@ -376,11 +389,29 @@ impl Pool {
     }
 }
 
-/// Whether a worker's machine was booted since it last registered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Boot {
-    Same,
-    Another,
+/// What a registration says, beside what the worker said when it last registered.
+struct Arrival<'a> {
+    facts: &'a Facts,
+    carried: &'a [Carried],
+    before: Option<Facts>,
+}
+
+impl Arrival<'_> {
+    /// Whether an executor is proven to have ended: the machine was not booted since the executor took starts, and its
+    /// journal is carried, so that whoever carries it holds the lock that the executor held. Anything else may be a
+    /// copy of the worker beside the one that goes on, or a power cut that took the journal's last lines.
+    fn proves_ended(&self, executor: Incarnation) -> bool {
+        let same_boot = self
+            .before
+            .as_ref()
+            .is_some_and(|before| before.incarnation == executor && before.boot_id == self.facts.boot_id);
+        same_boot && self.carried.iter().any(|carried| carried.incarnation == executor)
+    }
+
+    /// Whether an executor that has ended journalled an attempt as received and not as starting.
+    fn never_started(&self, fence: Fence) -> bool {
+        self.carried.iter().any(|carried| carried.never_started.contains(&fence))
+    }
 }
 
 /// What a worker is told about what it carries.

@@ -157,10 +157,11 @@ impl Pool {
         self.turn.over.clear();
     }
 
-    /// Begins this life: everything that was at a worker may still be there, so every silence is counted from now.
+    /// Begins this life: everything that was at a worker may still be there, so every silence is counted from now. The
+    /// life before may have ended on purpose, so every worker may count on the lease that is granted then.
     pub fn start(&mut self, now: Now, epoch: Epoch) {
         self.record(now, Record::PoolStarted(epoch));
-        // From now on repeated like everything that must not be forgotten.
+        // From here on the log always tells the highest ids, also when what they were given to has left it.
         self.record(now, Record::Counters(self.counters));
         let at_workers: Vec<WorkerId> = self
             .workers
@@ -168,10 +169,11 @@ impl Pool {
             .filter(|worker| !worker.active.is_empty())
             .map(|worker| worker.state.id)
             .collect();
+        let over = now.at + self.timing.over_after(self.timing.lease_at_shutdown);
         for id in at_workers {
             let worker = self.workers.get_mut(&id).expect("the worker was just found");
             worker.heard = Some(now.at);
-            worker.answered = Some(now.at);
+            worker.grant(over);
             worker.hearing = Hearing::Heard;
             self.arm_silence(id, now.at);
         }

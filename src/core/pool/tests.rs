@@ -13,7 +13,7 @@ use crate::core::membership::{Carried, Facts, Report, SubmitterTrust};
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
 use crate::core::time::WallTime;
-use crate::core::view::TaskState;
+use crate::core::view::{TaskEventKind, TaskState};
 
 const ANN: &str = "ann";
 
@@ -22,6 +22,8 @@ struct World {
     pool: Pool,
     now: Now,
     log: Vec<Record>,
+    /// Entries of the log before this number are not needed any longer.
+    keep_from: u64,
     requests: u64,
 }
 
@@ -30,7 +32,30 @@ impl World {
         let mut pool = Pool::new(Timing::default(), Host::default());
         let now = Now { at: Timestamp(0), wall: WallTime(1_000_000) };
         pool.start(now, Epoch(1));
-        Self { pool, now, log: Vec::new(), requests: 0 }
+        Self { pool, now, log: Vec::new(), keep_from: 1, requests: 0 }
+    }
+
+    /// The pool process is killed, and another begins with what the log still has.
+    fn restart(&mut self) {
+        let mut pool = Pool::new(Timing::default(), Host::default());
+        for (seq, record) in (1..).zip(&self.log).filter(|(seq, _)| *seq >= self.keep_from) {
+            pool.replay(self.now.at, seq, record);
+        }
+        let epoch = Epoch(self.pool.epoch.0 + 1);
+        self.pool = pool;
+        self.pool.start(self.now, epoch);
+        self.turn();
+    }
+
+    /// Adds so much to the log that everything in it is worth repeating.
+    fn lengthen_the_log(&mut self) {
+        let token = self.pool.create_token(self.now, token_wish(), [7; 32]).unwrap();
+        for _ in 0..5000 {
+            self.pool.revoke_token(self.now, token).unwrap();
+        }
+        for _ in 0..10 {
+            self.turn();
+        }
     }
 
     fn viewer(&self) -> Viewer {
@@ -45,8 +70,10 @@ impl World {
     }
 
     fn turn(&mut self) -> Vec<Effect> {
-        let batch = self.pool.poll_batch(self.now).unwrap_or_default();
+        let batch = self.pool.poll_batch(self.now);
         self.pool.check();
+        let Some(batch) = batch else { return Vec::new() };
+        self.keep_from = batch.turn().keep_from;
         self.log.extend(batch.turn().records.iter().cloned());
         batch.into_effects()
     }
@@ -102,6 +129,17 @@ fn started(effects: &[Effect]) -> Vec<Fence> {
         _ => None,
     });
     fences.flatten().collect()
+}
+
+fn token_wish() -> TokenWish {
+    TokenWish {
+        role: Role::Worker,
+        name: None,
+        owner: None,
+        labels: Labels::new(),
+        uses: Some(1),
+        ttl: Duration::from_secs(3600),
+    }
 }
 
 fn retrying(retries: u32) -> JobSpec {
@@ -255,6 +293,159 @@ fn an_executor_that_is_new_on_the_same_boot_proves_its_predecessors_attempts_dea
 }
 
 #[test]
+fn an_attempt_that_never_arrived_is_sent_again_although_an_older_one_of_its_task_is_carried() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    world.submit(retrying(1));
+    let first = started(&world.turn())[0];
+    world.end(connection, first, Outcome::SpawnFailed("full".into()));
+    let second = started(&world.turn())[0];
+    world.pool.handle_disconnected(connection);
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: Vec::new(),
+        ended: vec![first],
+        never_started: Vec::new(),
+    };
+
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+
+    assert_eq!(started(&world.turn()), [second]);
+}
+
+/// What those who watch are told of tasks that have not ended.
+fn told(effects: &[Effect]) -> Vec<TaskEventKind> {
+    let kinds = effects.iter().filter_map(|effect| match effect {
+        Effect::Notify { event: JobEvent::Task(event), .. } => Some(event.kind.clone()),
+        _ => None,
+    });
+    kinds.collect()
+}
+
+#[test]
+fn a_start_whose_report_was_lost_with_the_link_is_told_and_only_once() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.watch(&world.viewer(), job).unwrap();
+    world.pool.handle_disconnected(connection);
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: vec![fence],
+        ended: Vec::new(),
+        never_started: Vec::new(),
+    };
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+    assert_eq!(world.state(job), Some(TaskState::Starting));
+
+    for _ in 0..2 {
+        world.pool.report(world.now, ConnectionId(50), vec![Report::Started(fence)]);
+    }
+
+    assert_eq!(told(&world.turn()), [TaskEventKind::Started]);
+    assert_eq!(world.state(job), Some(TaskState::Running));
+}
+
+/// A worker that was given an attempt and comes again as `facts` say, with the journal of its executor before. The first
+/// attempt, and what is started then.
+fn come_back_with_a_journal(world: &mut World, facts: Facts, never_started: &[Fence]) -> Vec<Fence> {
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: Vec::new(),
+        ended: Vec::new(),
+        never_started: never_started.to_vec(),
+    };
+    world.pool.register(world.now, WorkerId(1), ConnectionId(50), facts, vec![carried]).unwrap();
+    started(&world.turn())
+}
+
+#[test]
+fn a_journal_that_went_through_a_boot_proves_nothing() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.handle_disconnected(connection);
+
+    let rebooted = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    let again = come_back_with_a_journal(&mut world, rebooted, &[fence]);
+
+    assert_eq!(again, []);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
+fn that_a_machine_was_booted_is_still_known_after_a_restart_of_the_pool() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    world.submit(retrying(1));
+    world.turn();
+    world.pool.handle_disconnected(connection);
+    let rebooted = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    come_back_with_a_journal(&mut world, rebooted.clone(), &[]);
+    world.restart();
+
+    let again = come_back_with_a_journal(&mut world, rebooted, &[]);
+
+    assert_eq!(again, [], "the attempt may still run where the worker was before");
+}
+
+/// A worker that was given an attempt, and whose machine was booted since.
+fn rebooted(world: &mut World, spec: JobSpec) -> (JobId, ConnectionId) {
+    let (id, connection) = world.join("w1", 1);
+    let job = world.submit(spec);
+    world.turn();
+    world.pool.handle_disconnected(connection);
+    let later = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    world.pool.register(world.now, id, ConnectionId(50), later, Vec::new()).unwrap();
+    world.turn();
+    (job, ConnectionId(50))
+}
+
+#[test]
+fn an_attempt_of_an_earlier_boot_lapses_although_its_worker_was_silent_and_is_heard_again() {
+    let mut world = World::new();
+    let (job, connection) = rebooted(&mut world, JobSpec::new("true"));
+    world.pass(20);
+    world.pool.heartbeat(world.now, connection);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+
+    world.pass(60);
+
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn an_attempt_of_an_earlier_boot_lapses_however_often_its_worker_registers() {
+    let mut world = World::new();
+    let (job, _) = rebooted(&mut world, JobSpec::new("true"));
+
+    for n in 0..8 {
+        world.pass(10);
+        let later = Facts { boot_id: "later".into(), ..facts(1, 2, 2 + n) };
+        world.pool.register(world.now, WorkerId(1), ConnectionId(51 + n), later, Vec::new()).unwrap();
+        world.turn();
+    }
+
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn an_executor_whose_journal_is_not_carried_may_go_on_elsewhere() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    world.turn();
+
+    // A copy of the worker in a container on the same machine.
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 2, 2), Vec::new()).unwrap();
+
+    assert_eq!(started(&world.turn()), []);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
 fn what_a_worker_carries_and_nobody_wants_is_killed() {
     let mut world = World::new();
     let (id, connection) = world.join("w1", 1);
@@ -283,6 +474,18 @@ fn a_second_machine_with_the_same_key_is_refused_while_the_first_is_heard() {
 
     world.pass(16);
     assert!(world.pool.register(world.now, id, ConnectionId(50), elsewhere, Vec::new()).is_ok());
+}
+
+#[test]
+fn a_registration_that_arrives_late_is_refused_also_when_the_newer_connection_is_gone() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    world.pool.register(world.now, id, ConnectionId(51), facts(1, 2, 3), Vec::new()).unwrap();
+    world.pool.handle_disconnected(ConnectionId(51));
+
+    let late = world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), Vec::new());
+
+    assert_eq!(late, Err(RegisterError::Outdated));
 }
 
 #[test]
@@ -336,15 +539,7 @@ fn why_counts_the_workers_that_meet_each_term() {
 #[test]
 fn a_spent_token_lets_in_the_key_that_spent_it_and_no_other() {
     let mut world = World::new();
-    let wish = TokenWish {
-        role: Role::Worker,
-        name: None,
-        owner: None,
-        labels: Labels::new(),
-        uses: Some(1),
-        ttl: Duration::from_secs(3600),
-    };
-    let token = world.pool.create_token(world.now, wish, [7; 32]).unwrap();
+    let token = world.pool.create_token(world.now, token_wish(), [7; 32]).unwrap();
     let enrol = |key: u8, role| EnrolWish {
         token,
         secret_hash: [7; 32],
@@ -430,4 +625,121 @@ fn replaying_the_log_gives_the_same_pool() {
     let (before, after) = (&world.pool.jobs[&job], &again.jobs[&job]);
     assert_eq!(before.state(world.now.at), after.state(world.now.at));
     assert_eq!(world.pool.counters, again.counters);
+}
+
+#[test]
+fn a_repeated_job_that_the_log_still_has_from_its_start_is_not_counted_twice() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let spec = JobSpec { lost_after: Some(Duration::from_secs(100)), ..JobSpec::new("true") };
+    let job = world.submit(spec);
+    world.turn();
+    world.pass(16);
+    world.pass(50);
+    world.lengthen_the_log();
+    // A store may keep more than it must.
+    world.keep_from = 1;
+
+    world.restart();
+
+    world.pass(16);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+    world.pass(50);
+    assert_eq!(world.state(job), None, "the silence before the restart counts");
+}
+
+#[test]
+fn an_id_is_not_given_out_again_when_its_job_has_left_the_log() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.end(connection, fence, Outcome::Exited(0));
+    world.lengthen_the_log();
+
+    world.restart();
+
+    assert!(world.submit(JobSpec::new("true")) > job);
+}
+
+#[test]
+fn a_cancelled_attempt_that_is_given_back_is_over() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.cancel(world.now, &world.viewer(), job, &[], Cancel::Terminate).unwrap();
+
+    world.pool.report(world.now, connection, vec![Report::TakenBack(fence)]);
+
+    assert_eq!(started(&world.turn()), []);
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn what_is_on_its_way_to_a_worker_that_leaves_waits_again() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    world.turn();
+
+    world.pool.leave(world.now, connection);
+    world.turn();
+
+    assert_eq!(world.state(job), Some(TaskState::Queued));
+}
+
+#[test]
+fn a_worker_that_leaves_says_nothing_of_what_its_copy_runs() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    world.turn();
+    let copy = Facts { boot_id: "other".into(), ..facts(1, 9, 1) };
+    world.pass(16);
+    world.pool.register(world.now, id, ConnectionId(50), copy, Vec::new()).unwrap();
+
+    world.pool.leave(world.now, ConnectionId(50));
+    world.turn();
+
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
+fn after_a_restart_a_lease_counts_as_long_as_a_pool_that_goes_on_purpose_grants() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    world.turn();
+
+    world.restart();
+    world.pass(16);
+
+    // 600 s on a worker's clock that is 5 % too slow.
+    world.pass(631 - 16);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+    world.pass(750 - 631);
+    assert_eq!(world.state(job), Some(TaskState::Queued));
+}
+
+#[test]
+fn a_worker_that_returns_after_a_restart_may_still_count_on_the_longer_lease() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    let fence = started(&world.turn())[0];
+    world.restart();
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: vec![fence],
+        ended: Vec::new(),
+        never_started: Vec::new(),
+    };
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+
+    for _ in 0..2 {
+        world.pass(100);
+    }
+
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
 }

@@ -2,14 +2,11 @@
 //!
 //! A timer only says *look again*; what it finds decides. So a timer is never taken back, and a late one does no harm.
 
-use std::time::Duration;
-
 use crate::core::id::{Fence, WorkerId};
 use crate::core::time::{Now, Timestamp};
 use crate::core::view::TaskEventKind;
 
 use super::Pool;
-use super::job::Phase;
 use super::worker::Hearing;
 
 /// What to look at again.
@@ -61,10 +58,10 @@ impl Pool {
 
     fn becomes_unknown(&mut self, now: Now, fence: Fence, worker: WorkerId) {
         let Some(active) = self.active_mut(fence) else { return };
-        if matches!(active.phase, Phase::Unknown(_)) {
+        if active.unknown_since.is_some() {
             return;
         }
-        active.phase = Phase::Unknown(now.at);
+        active.unknown_since = Some(now.at);
         let until = self.lapses_at(fence);
         let may_retry = self.active(fence).is_some_and(|active| self.jobs[&fence.task.job].may_retry(active));
         if let Some(until) = until {
@@ -75,36 +72,31 @@ impl Pool {
     }
 
     /// An attempt can only lapse: its machine was booted anew, or its worker removed. It stays unknown until its lease
-    /// and the grace are over.
+    /// and the grace are over, however often that is said again.
     pub(super) fn doom(&mut self, now: Now, fence: Fence) {
-        let Some(active) = self.active(fence) else { return };
+        let Some(active) = self.active(fence).filter(|active| active.doomed.is_none()) else { return };
         let worker = active.worker;
-        let until = self.lease_over_at(worker).unwrap_or(now.at + self.lease_and_grace());
+        let until = self.leases_over_at(worker).unwrap_or(now.at);
         let active = self.active_mut(fence).expect("the attempt was just found");
         active.doomed = Some(until);
         self.timers.insert((until, Timer::Lapse(fence)));
         self.becomes_unknown(now, fence, worker);
     }
 
-    fn lease_and_grace(&self) -> Duration {
-        self.timing.lease + self.timing.lease_grace
-    }
-
-    /// When every lease that a worker was granted is over, with the grace.
-    fn lease_over_at(&self, worker: WorkerId) -> Option<Timestamp> {
-        Some(self.workers.get(&worker)?.answered? + self.lease_and_grace())
+    fn leases_over_at(&self, worker: WorkerId) -> Option<Timestamp> {
+        self.workers.get(&worker)?.leases_over
     }
 
     /// When an unknown attempt is given up by itself.
     fn lapses_at(&self, fence: Fence) -> Option<Timestamp> {
         let active = self.active(fence)?;
-        let Phase::Unknown(since) = active.phase else { return None };
+        let since = active.unknown_since?;
         if let Some(doomed) = active.doomed {
             return Some(doomed);
         }
         let job = &self.jobs[&fence.task.job];
         if job.is_leased() {
-            return self.lease_over_at(active.worker);
+            return self.leases_over_at(active.worker);
         }
         let lost_after = job.submission.spec.lost_after.unwrap_or(self.timing.lost_after);
         Some(since + lost_after.saturating_sub(active.unknown))

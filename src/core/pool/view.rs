@@ -391,22 +391,24 @@ impl Pool {
         let worker = self.workers.get(&active.worker);
         let name = self.worker_name(active.worker);
         let wanted = if active.cancel.is_some() { "cancel wanted, " } else { "" };
+        if active.unknown_since.is_some() {
+            let silence =
+                worker.and_then(|worker| worker.heard).map_or(0, |heard| now.at.since(heard).as_secs());
+            let silent = worker.is_some_and(|worker| worker.hearing == Hearing::Silent);
+            let state =
+                if silent { format!("worker silent for {silence}s") } else { "worker gone".to_owned() };
+            let then = if job.may_retry(active) {
+                "it starts elsewhere when its lease has run out"
+            } else {
+                "it goes on if the worker returns; abandon it if it never will"
+            };
+            return format!("{wanted}{state} ({name}): {then}");
+        }
         match active.phase {
-            Phase::Sent => format!("{wanted}given to worker {name}, which has not reported its start"),
-            Phase::Running => format!("{wanted}it is running on {name}"),
-            Phase::Unknown(_) => {
-                let silence =
-                    worker.and_then(|worker| worker.heard).map_or(0, |heard| now.at.since(heard).as_secs());
-                let silent = worker.is_some_and(|worker| worker.hearing == Hearing::Silent);
-                let state =
-                    if silent { format!("worker silent for {silence}s") } else { "worker gone".to_owned() };
-                let then = if job.may_retry(active) {
-                    "it starts elsewhere when its lease has run out"
-                } else {
-                    "it goes on if the worker returns; abandon it if it never will"
-                };
-                format!("{wanted}{state} ({name}): {then}")
+            Phase::Sent | Phase::Arrived => {
+                format!("{wanted}given to worker {name}, which has not reported its start")
             }
+            Phase::Running => format!("{wanted}it is running on {name}"),
         }
     }
 }

@@ -18,8 +18,8 @@ pub struct Worker {
     pub(super) connection: Option<ConnectionId>,
     /// When a byte last came from it.
     pub(super) heard: Option<Timestamp>,
-    /// When a heartbeat of it was last answered: it counts its leases from before that.
-    pub(super) answered: Option<Timestamp>,
+    /// When every lease that it was ever granted is over, with the grace: it counts them from before it was answered.
+    pub(super) leases_over: Option<Timestamp>,
     pub(super) hearing: Hearing,
     pub(super) intake: Intake,
     pub(super) only_owner: Option<String>,
@@ -53,12 +53,17 @@ impl Worker {
             state,
             connection: None,
             heard: None,
-            answered: None,
+            leases_over: None,
             hearing: Hearing::Away,
             intake: Intake::Open,
             only_owner: None,
             active: BTreeSet::new(),
         }
+    }
+
+    /// It may count on leases until then. One that it was granted before may last longer.
+    pub(super) fn grant(&mut self, over: Timestamp) {
+        self.leases_over = self.leases_over.max(Some(over));
     }
 
     /// Whether it may be given tasks.
