@@ -144,11 +144,6 @@ impl Agent {
         self.attempts.values().filter(|here| matches!(here, Here::Given | Here::Running)).count()
     }
 
-    /// Whether it has nothing of the pool's.
-    pub fn is_idle(&self) -> bool {
-        self.attempts.is_empty()
-    }
-
     /// A registration that was sent at `sent`, by this dial, was answered: everything goes on from where the pool is.
     pub fn handle_registered(&mut self, sent: Timestamp, dial: u64, told: &Registered) {
         self.dial = dial;

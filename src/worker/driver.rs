@@ -140,12 +140,13 @@ impl Driver {
                     pause(timing.dial_pause_max, failures)
                 }
             };
+            // Nobody would end an agent in the background. What it could not tell is with the executor.
             let nobody_cares = self.options.mode == JoinMode::Background
-                && self.agent.is_idle()
+                && self.agent.living() == 0
                 && alone_since.elapsed() > timing.idle_exit;
             if nobody_cares {
-                tracing::info!("the pool does not come back, and nothing is left to tell");
-                self.agent.drain();
+                tracing::info!("the pool does not come back, and nothing runs");
+                return Err(Over::Ending(Ending::Left));
             }
             self.meanwhile(tokio::time::sleep(rest)).await?;
         }

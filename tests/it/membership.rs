@@ -114,14 +114,13 @@ fn a_worker_goes_on_draining_when_its_executor_dies() {
 }
 
 #[test]
-fn the_own_worker_of_a_pool_that_never_comes_back_ends_when_it_has_nothing_left() {
+fn the_own_worker_of_a_pool_that_never_comes_back_ends_when_nothing_runs() {
     let site = Site::faster(100);
     let home = site.home("ann");
     home.run(["run", "true"]).ok();
 
     kill(site.detached("pool serve")[0], libc::SIGKILL);
 
-    wait_until("agent and executor have ended", || {
-        site.detached("worker join").is_empty() && site.detached("executor").is_empty()
-    });
+    // What it had still to tell may keep the executor.
+    wait_until("the agent has ended", || site.detached("worker join").is_empty());
 }
