@@ -209,6 +209,12 @@ impl Process {
         Self { child: command.spawn().unwrap() }
     }
 
+    /// A worker, whose words go to a file in its home.
+    pub fn logged(home: &Home, mut command: Command) -> Self {
+        let log = std::fs::File::create(home.path().join("worker.log")).unwrap();
+        Self::start(command.stdout(Stdio::null()).stderr(log))
+    }
+
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
@@ -332,7 +338,16 @@ impl Cluster {
 
 /// Starts a pool; with where it listens.
 fn serve(home: &Home, listen: &str) -> (Process, String) {
-    let mut command = home.command(["pool", "serve", "--name", "lab", "--listen", listen]);
+    serving(home, pool_command(home, listen))
+}
+
+/// The command that serves a pool named `lab`.
+pub fn pool_command(home: &Home, listen: &str) -> Command {
+    home.command(["pool", "serve", "--name", "lab", "--listen", listen])
+}
+
+/// Starts a pool by its command; with where it listens.
+pub fn serving(home: &Home, mut command: Command) -> (Process, String) {
     let log = std::fs::File::create(home.path().join("pool.log")).unwrap();
     let mut pool = Process::start(command.stdout(Stdio::piped()).stderr(log));
     let mut line = String::new();
@@ -345,9 +360,20 @@ fn serve(home: &Home, listen: &str) -> (Process, String) {
 
 /// Starts a worker.
 pub fn join(home: &Home, address: &str, name: &str, more: &[&str]) -> Process {
-    let log = std::fs::File::create(home.path().join("worker.log")).unwrap();
+    Process::logged(home, join_command(home, address, name, more))
+}
+
+/// The command by which a worker joins.
+pub fn join_command(home: &Home, address: &str, name: &str, more: &[&str]) -> Command {
     let mut command = home.command(["worker", "join", address, "--name", name]);
     // The tests may run as root, and on the pool's own machine in any case.
     command.args(["--allow-root", "--trust-submitters", "--work-dir"]).arg(home.path()).args(more);
-    Process::start(command.stdout(Stdio::null()).stderr(log))
+    command
+}
+
+/// Says so that nobody overlooks it that something was not tested. (What a test prints is kept from the terminal; what
+/// it writes is not.)
+pub fn skipped(what: &str) {
+    // A terminal that is gone reads nothing.
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {what}");
 }

@@ -9,6 +9,7 @@ mod command_line;
 mod first_minute;
 mod golden;
 mod membership;
+mod nat;
 mod network;
 mod pty;
 mod queue;

@@ -9,7 +9,7 @@ use clusterctl::net::dial;
 use clusterctl::net::key::KeyPair;
 use clusterctl::net::tls::Expected;
 
-use crate::cluster::{Cluster, Done, Process, wait_until};
+use crate::cluster::{Cluster, Done, Process, skipped, wait_until};
 use crate::tap::Tap;
 
 /// A pool, two workers and a client, all let in by tokens.
@@ -178,7 +178,7 @@ fn openssl_with_a_foreign_key_gets_nothing_either() {
         .current_dir(directory)
         .output();
     let Ok(made) = made else {
-        eprintln!("SKIPPED: openssl is not installed");
+        skipped("what openssl gets with a foreign key: openssl is not installed");
         return;
     };
     assert!(made.status.success(), "{made:?}");

@@ -64,9 +64,9 @@ fn compiling_the_schema_again_gives_the_committed_bytes() {
         let installed = Command::new("capnp").arg("--version").output().ok().map(|output| output.stdout);
         let installed = installed.and_then(|text| String::from_utf8(text).ok()).unwrap_or_default();
         if installed.trim().rsplit(' ').next() != Some(&version) {
-            eprintln!(
-                "SKIPPED: capnp {version} is not installed (Debian: capnproto), so nothing is compiled again"
-            );
+            crate::cluster::skipped(&format!(
+                "compiling the schema again: capnp {version} is not installed (Debian: capnproto)"
+            ));
             return;
         }
 
