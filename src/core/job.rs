@@ -144,6 +144,9 @@ pub enum BadSpec {
     /// Bash takes no NUL byte in a script, an argument or a variable.
     #[error("{0} contains a NUL byte, which bash cannot take")]
     Nul(&'static str),
+    /// Linux hands on no longer one to a program.
+    #[error("{0} is longer than {max} bytes, which no program can be given", max = limits::WORD_BYTES_MAX)]
+    Long(&'static str),
     /// A variable's name is empty, has a `=` in it, or is one that clusterctl sets itself.
     #[error("\"{0}\" cannot be set as an environment variable of a job")]
     Variable(String),
@@ -201,6 +204,9 @@ impl JobSpec {
         if self.args.iter().any(|arg| arg.contains(&0)) {
             return Err(BadSpec::Nul("an argument"));
         }
+        if self.args.iter().any(|arg| arg.len() > limits::WORD_BYTES_MAX) {
+            return Err(BadSpec::Long("an argument"));
+        }
         for (name, value) in &self.env {
             let reserved = matches!(
                 name.as_slice(),
@@ -215,6 +221,9 @@ impl JobSpec {
             }
             if value.contains(&0) {
                 return Err(BadSpec::Nul("a variable"));
+            }
+            if name.len() + value.len() + 1 > limits::WORD_BYTES_MAX {
+                return Err(BadSpec::Long("a variable"));
             }
         }
         match &self.cwd {
@@ -284,6 +293,12 @@ mod tests {
     fn specs_that_bash_could_not_take_are_refused() {
         let mut spec = JobSpec::new("echo a\0b");
         assert_eq!(spec.check(), Err(BadSpec::Nul("the script")));
+
+        spec = JobSpec::new("true");
+        spec.args = vec![vec![b'x'; limits::WORD_BYTES_MAX]];
+        assert_eq!(spec.check(), Ok(()));
+        spec.args[0].push(b'x');
+        assert_eq!(spec.check(), Err(BadSpec::Long("an argument")));
 
         spec.script = b" \n".to_vec();
         assert_eq!(spec.check(), Err(BadSpec::Empty));

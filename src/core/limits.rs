@@ -3,6 +3,8 @@
 /// Script, arguments and environment of a job together, in bytes: what one submit may make durable. With all else that
 /// a start says of a job it stays well below a frame.
 pub const SPEC_BYTES_MAX: usize = 1 << 20;
+/// An argument, or a variable with its name, in bytes: Linux takes no longer one, whatever the sum is.
+pub const WORD_BYTES_MAX: usize = (128 << 10) - 1;
 /// A path, in bytes: Linux takes no longer one.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Names of pools, workers, clients, owners, jobs, in bytes.
@@ -71,6 +73,8 @@ pub const FRAME_BYTES_MAX: usize = 2 << 20;
 pub const MESSAGE_DEPTH_MAX: i32 = 32;
 /// Requests that one turn of the pool's loop takes in.
 pub const TURN_REQUESTS_MAX: usize = 4096;
+/// What one turn of the pool's loop commits, about: one request more may come on top.
+pub const TURN_BYTES_MAX: usize = 32 << 20;
 /// Requests that wait for the pool's loop; more make their senders wait.
 pub const CORE_QUEUE_MAX: usize = 16 << 10;
 /// Effects that wait for one connection's pump; a connection that is further behind is cut.

@@ -18,6 +18,11 @@ use super::outcome::Cancel;
 use super::time::WallTime;
 use super::view::Counts;
 
+/// A record takes about so much beside what can be long in it.
+const RECORD_BYTES: usize = 256;
+/// An index, a range or an attempt in a list.
+const PART_BYTES: usize = 64;
+
 /// One change of durable state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -61,6 +66,30 @@ pub enum Record {
     TokenForgotten(TokenId),
 }
 
+impl Record {
+    /// About how many bytes it takes: by this a turn is kept within what one commit may hold.
+    pub fn weight(&self) -> usize {
+        let more = match self {
+            Self::Submitted(submission) => submission.weight(),
+            Self::Job(state) => {
+                let parts = state.waiting.len() + state.active.len() + state.tried.len() + state.failed.len();
+                state.submission.weight() + parts * PART_BYTES
+            }
+            Self::Assigned(assignment) => assignment.tasks.len() * PART_BYTES,
+            Self::Ended(ended) => ended.weight(),
+            Self::CancelWanted { ranges, .. } => ranges.len() * PART_BYTES,
+            Self::PoolStarted(_)
+            | Self::Counters(_)
+            | Self::PutBack { .. }
+            | Self::Worker(_)
+            | Self::Client(_)
+            | Self::Token(_)
+            | Self::TokenForgotten(_) => 0,
+        };
+        RECORD_BYTES + more
+    }
+}
+
 /// The highest ids given out so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -89,6 +118,12 @@ pub struct Submission {
     pub at: WallTime,
 }
 
+impl Submission {
+    fn weight(&self) -> usize {
+        self.spec.bytes()
+    }
+}
+
 /// Tasks of one job given to one worker in one turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
@@ -115,6 +150,12 @@ pub struct TaskEnded {
     pub started: WallTime,
     /// When its end was reported.
     pub ended: WallTime,
+}
+
+impl TaskEnded {
+    fn weight(&self) -> usize {
+        self.end.tail.iter().map(|chunk| chunk.bytes.len() + PART_BYTES).sum()
+    }
 }
 
 /// Why a task waits again.
@@ -256,4 +297,15 @@ pub enum HistoryItem {
     Task(TaskEnded),
     /// A job's last task ended.
     Job(Box<JobEnded>),
+}
+
+impl HistoryItem {
+    /// About how many bytes it takes.
+    pub fn weight(&self) -> usize {
+        let more = match self {
+            Self::Task(ended) => ended.weight(),
+            Self::Job(ended) => ended.submission.weight() + ended.failed.len() * PART_BYTES,
+        };
+        RECORD_BYTES + more
+    }
 }

@@ -4,6 +4,7 @@
 //! own, and the next turn gathers meanwhile. Callers are answered and effects carried out only when their own turn is
 //! durable; reads wait for theirs like everybody, so nobody sees what a crash could undo.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -61,6 +62,10 @@ impl PoolHandle {
 pub(super) struct Driver {
     pool: Pool,
     requests: mpsc::Receiver<Request>,
+    /// Just received.
+    arrived: Vec<Request>,
+    /// Nothing was decided about them yet.
+    gathered: VecDeque<Request>,
     store: std::sync::mpsc::Sender<Commit>,
     peers: Peers,
     identities: Identities,
@@ -76,9 +81,11 @@ struct InFlight {
 
 /// What happened, of all that a turn waits for.
 enum Event {
-    Requests(usize),
+    Requests,
     Committed(Result<Vec<Effect>, StoreError>),
     Time,
+    /// Nobody has a handle any longer.
+    Ended,
 }
 
 impl Driver {
@@ -89,7 +96,17 @@ impl Driver {
         identities: Identities,
     ) -> (Self, PoolHandle) {
         let (sender, requests) = mpsc::channel(limits::CORE_QUEUE_MAX);
-        let driver = Self { pool, requests, store, peers, identities, answers: Vec::new(), in_flight: None };
+        let driver = Self {
+            pool,
+            requests,
+            arrived: Vec::new(),
+            gathered: VecDeque::new(),
+            store,
+            peers,
+            identities,
+            answers: Vec::new(),
+            in_flight: None,
+        };
         (driver, PoolHandle { requests: sender })
     }
 
@@ -98,41 +115,53 @@ impl Driver {
     /// # Errors
     /// When a commit fails: what was decided cannot be taken back, so the process must end.
     pub(super) async fn run(mut self) -> Result<(), StoreError> {
-        let mut gathered = Vec::new();
         loop {
-            match self.next(&mut gathered).await {
-                Event::Requests(0) if self.in_flight.is_none() => return Ok(()),
-                Event::Requests(0) => {
-                    let result = self.await_commit().await;
+            match self.next().await {
+                Event::Requests => {}
+                Event::Committed(result) => self.act(result?),
+                Event::Time => {}
+                Event::Ended if self.in_flight.is_none() => return Ok(()),
+                Event::Ended => {
+                    let result = committed(&mut self.in_flight).await;
                     self.act(result?);
                 }
-                Event::Requests(_) => {
-                    let now = clock::now();
-                    for request in gathered.drain(..) {
-                        self.answers.push(request(&mut self.pool, now));
-                    }
-                }
-                Event::Committed(result) => self.act(result?),
-                Event::Time => self.pool.handle_timeout(clock::now()),
             }
+            self.decide();
             self.end_turn();
         }
     }
 
-    async fn next(&mut self, gathered: &mut Vec<Request>) -> Event {
+    /// Decides about what was gathered, as far as one commit goes, and about what time has brought.
+    fn decide(&mut self) {
+        let now = clock::now();
+        while !self.pool.is_turn_full()
+            && let Some(request) = self.gathered.pop_front()
+        {
+            self.answers.push(request(&mut self.pool, now));
+        }
+        // Behind the requests: a worker may just have been heard.
+        if self.pool.poll_timeout().is_some_and(|at| at <= now.at) {
+            self.pool.handle_timeout(now);
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        let has_room = !self.pool.is_turn_full();
+        if has_room && !self.gathered.is_empty() {
+            return Event::Requests;
+        }
         let until = self.pool.poll_timeout().map_or(Duration::MAX, |at| at.since(clock::boottime()));
         // Tokio's clock stops in suspend and ours does not: look again now and then.
         let until = until.min(Duration::from_secs(5));
         tokio::select! {
             biased;
             result = committed(&mut self.in_flight) => Event::Committed(result),
-            count = self.requests.recv_many(gathered, limits::TURN_REQUESTS_MAX) => Event::Requests(count),
+            count = self.requests.recv_many(&mut self.arrived, limits::TURN_REQUESTS_MAX), if has_room => {
+                self.gathered.extend(self.arrived.drain(..));
+                if count == 0 { Event::Ended } else { Event::Requests }
+            }
             () = tokio::time::sleep(until) => Event::Time,
         }
-    }
-
-    async fn await_commit(&mut self) -> Result<Vec<Effect>, StoreError> {
-        committed(&mut self.in_flight).await
     }
 
     /// Sends the turn to the store, if that is free; otherwise the turn goes on gathering.

@@ -12,6 +12,7 @@ mod options;
 mod peers;
 mod shard;
 mod shared;
+mod threads;
 mod watching;
 mod worker_service;
 
@@ -29,17 +30,18 @@ use tokio::sync::watch;
 
 pub use self::options::{Mode, ServeOptions};
 
-use self::driver::{Driver, PoolHandle};
+use self::driver::Driver;
 use self::peers::{Identities, Peers};
 use self::shard::Listeners;
 use self::shared::{Local, PoolInfo, Shared, Stop};
+use self::threads::Threads;
 use crate::core::pool::{Host, Pool};
 use crate::net::key::KeyPair;
 use crate::net::listen::{self, Door};
 use crate::process::{clock, facts, limit};
 use crate::store::lock::StateLock;
 use crate::store::output::OutputWriter;
-use crate::store::output_thread::{OutputHandle, output_loop};
+use crate::store::output_thread::output_loop;
 use crate::store::place::{self, Endpoint, StateRoot};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{self, Store};
@@ -52,7 +54,7 @@ pub struct Opened {
     shared: Shared,
     key: Arc<KeyPair>,
     sockets: Sockets,
-    threads: Vec<std::thread::JoinHandle<anyhow::Result<()>>>,
+    threads: Threads,
     options: ServeOptions,
     socket_path: PathBuf,
     _lock: StateLock,
@@ -146,31 +148,21 @@ impl Opened {
         let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
         for n in 0..shards {
             let (shared, key, sockets) = (shared.clone(), Arc::clone(&key), sockets.try_clone()?);
-            threads.push(thread(&format!("net-{n}"), move || run_shard(shared, &key, sockets))?);
+            threads.start(&format!("net-{n}"), move || run_shard(shared, &key, sockets))?;
         }
         drop(sockets);
-        let stop = Arc::clone(&shared.stop);
-        let waiter = shared.clone();
         let idle_after = (options.mode == Mode::Background).then_some(options.timing.idle_exit);
         Builder::new_current_thread().enable_all().build()?.block_on(async move {
             tokio::select! {
-                _ = waiter.stopping() => {}
-                () = signalled(options.mode) => waiter.stop(Stop::Asked),
-                () = nobody_needs_it(&waiter, idle_after) => waiter.stop(Stop::Idle),
+                _ = shared.stopping() => {}
+                () = signalled(options.mode) => shared.stop(Stop::Asked),
+                () = nobody_needs_it(&shared, idle_after) => shared.stop(Stop::Idle),
             }
         });
-        drop((shared, stop));
-        let mut failed = None;
-        for thread in threads {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => failed = failed.or(Some(error)),
-                Err(_) => failed = failed.or(Some(anyhow::anyhow!("a thread of the pool panicked"))),
-            }
-        }
+        let ended = threads.join();
         // The lock is still ours, so the socket is.
         let _ = std::fs::remove_file(socket_path);
-        failed.map_or(Ok(()), Err)
+        ended
     }
 }
 
@@ -182,13 +174,8 @@ impl Sockets {
 }
 
 /// Loads the state, and starts the threads of core, store and output.
-#[allow(clippy::type_complexity)]
-fn start_threads(
-    options: &ServeOptions,
-    info: PoolInfo,
-) -> anyhow::Result<(Shared, Vec<std::thread::JoinHandle<anyhow::Result<()>>>)> {
-    let state = info.state.clone();
-    let mut store = SqliteStore::open(&state)?;
+fn start_threads(options: &ServeOptions, info: PoolInfo) -> anyhow::Result<(Shared, Threads)> {
+    let mut store = SqliteStore::open(&info.state)?;
     let epoch = store.acquire()?;
     let host = Host { boot_id: info.boot_id.clone(), uid: info.uid, owner: info.owner.clone() };
     let mut pool = Pool::new(options.timing, host);
@@ -198,42 +185,21 @@ fn start_threads(
     let peers = Peers::default();
     let (commits, waiting) = std::sync::mpsc::channel();
     let (driver, handle) = Driver::new(pool, commits, peers.clone(), Arc::clone(&identities));
-    let (writer, reader) = OutputWriter::open(&state.join("output"), options.output_limit)?;
-    let (output, output_handle) = output_loop(writer, reader);
-    let (stop, _) = watch::channel(Stop::No);
-    let stop = Arc::new(stop);
-    let (stop_core, stop_output) = (Arc::clone(&stop), Arc::clone(&stop));
-    let threads = vec![
-        thread("store", move || {
-            driver::run_store(Box::new(store), epoch, &waiting);
-            Ok(())
-        })?,
-        thread("core", move || {
-            let ended = Builder::new_current_thread().enable_time().build()?.block_on(driver.run());
-            // Whatever ended it: without the core there is no pool.
-            stop_core.send_replace(Stop::Asked);
-            Ok(ended?)
-        })?,
-        thread("output", move || {
-            let ended = Builder::new_current_thread().build()?.block_on(output.run());
-            stop_output.send_replace(Stop::Asked);
-            Ok(ended?)
-        })?,
-    ];
-    let shared = make_shared(handle, peers, identities, output_handle, (info, options, stop));
-    Ok((shared, threads))
-}
-
-fn make_shared(
-    pool: PoolHandle,
-    peers: Peers,
-    identities: Identities,
-    output: OutputHandle,
-    rest: (PoolInfo, &ServeOptions, Arc<watch::Sender<Stop>>),
-) -> Shared {
-    let (info, options, stop) = rest;
-    Shared {
-        pool,
+    let (writer, reader) = OutputWriter::open(&info.state.join("output"), options.output_limit)?;
+    let (output_loop, output) = output_loop(writer, reader);
+    let stop = Arc::new(watch::channel(Stop::No).0);
+    let mut threads = Threads::new(Arc::clone(&stop));
+    threads.start("store", move || {
+        driver::run_store(Box::new(store), epoch, &waiting);
+        Ok(())
+    })?;
+    threads.start("core", move || {
+        Ok(Builder::new_current_thread().enable_time().build()?.block_on(driver.run())?)
+    })?;
+    threads
+        .start("output", move || Ok(Builder::new_current_thread().build()?.block_on(output_loop.run())?))?;
+    let shared = Shared {
+        pool: handle,
         peers,
         identities,
         output,
@@ -242,7 +208,8 @@ fn make_shared(
         stop,
         clients: Arc::new(AtomicUsize::new(0)),
         last_connection: Arc::new(AtomicU64::new(0)),
-    }
+    };
+    Ok((shared, threads))
 }
 
 fn run_shard(shared: Shared, key: &KeyPair, sockets: Sockets) -> anyhow::Result<()> {
@@ -269,13 +236,6 @@ fn run_shard(shared: Shared, key: &KeyPair, sockets: Sockets) -> anyhow::Result<
 
 fn bind(address: &str) -> anyhow::Result<StdTcpListener> {
     StdTcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
-}
-
-fn thread(
-    name: &str,
-    body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
-) -> std::io::Result<std::thread::JoinHandle<anyhow::Result<()>>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
 /// Waits for SIGTERM, or for SIGINT where that is meant for the pool.

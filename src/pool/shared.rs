@@ -43,6 +43,19 @@ pub(super) enum Stop {
     Idle,
 }
 
+impl Stop {
+    /// Orders the end of a pool; the first reason counts.
+    pub(super) fn order(self, stop: &watch::Sender<Self>) {
+        stop.send_if_modified(|present| {
+            let first = *present == Self::No;
+            if first {
+                *present = self;
+            }
+            first
+        });
+    }
+}
+
 /// Shared between all threads.
 #[derive(Clone)]
 pub(super) struct Shared {
@@ -71,13 +84,7 @@ impl Shared {
 
     /// Ends the pool; the first reason counts.
     pub(super) fn stop(&self, why: Stop) {
-        self.stop.send_if_modified(|stop| {
-            let first = *stop == Stop::No;
-            if first {
-                *stop = why;
-            }
-            first
-        });
+        why.order(&self.stop);
     }
 
     /// Waits until the pool is to end.

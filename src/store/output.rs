@@ -48,17 +48,6 @@ pub enum OutputRead {
     Gone(u64),
 }
 
-/// Why output is not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum OutputError {
-    /// Bytes before these are missing: the sender has to begin at this position.
-    #[error("output is missing from position {0} on")]
-    Gap(u64),
-    /// The operating system's own.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
-
 #[derive(Default)]
 struct Index {
     directory: PathBuf,
@@ -115,22 +104,22 @@ impl OutputWriter {
         Ok((Self { directory, shared, current, file, written: 0, touched, untold }, reader))
     }
 
-    /// Appends chunks of one attempt, in order. Bytes that are there already are passed over. Of an attempt that nothing
-    /// is known of, the first chunk may begin anywhere: what was before it has been dropped.
+    /// Appends chunks of one attempt, in order. Bytes that are there already are passed over. What is missing before them
+    /// was dropped or damaged here after its worker was told that it is durable, and is gone: whoever reads is told.
     ///
     /// # Errors
-    /// `Gap` if bytes before them are missing; nothing of the rest is taken then.
-    pub fn append(&mut self, key: Fence, chunks: Vec<Chunk>) -> Result<(), OutputError> {
+    /// When the disk fails.
+    pub fn append(&mut self, key: Fence, chunks: Vec<Chunk>) -> io::Result<()> {
         for chunk in chunks {
             let written = self.index().attempts.get(&key).map(|kept| kept.written);
             if let Some(written) = written.filter(|written| chunk.position > *written) {
-                return Err(OutputError::Gap(written));
+                tracing::warn!(attempt = %key, from = written, to = chunk.position, "kept output has a hole");
             }
             if chunk.end() > limits::OUTPUT_PER_ATTEMPT_BYTES_MAX {
                 // Its worker should have known: no more is kept.
                 continue;
             }
-            let wanted = written.unwrap_or(chunk.position);
+            let wanted = written.map_or(chunk.position, |written| written.max(chunk.position));
             if let Some(chunk) = chunk.from_position(wanted) {
                 self.append_one(key, &chunk)?;
             }
@@ -390,14 +379,17 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_refused_with_the_position_that_is_wanted() {
+    fn what_its_worker_has_no_more_is_a_hole_that_is_told() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut writer, _) = OutputWriter::open(directory.path(), 1 << 30).unwrap();
+        let (mut writer, reader) = OutputWriter::open(directory.path(), 1 << 30).unwrap();
         writer.append(key(1), vec![chunk(0, b"abc")]).unwrap();
 
-        let gap = writer.append(key(1), vec![chunk(4, b"x")]);
+        writer.append(key(1), vec![chunk(5, b"fg")]).unwrap();
+        writer.sync().unwrap();
 
-        assert!(matches!(gap, Err(OutputError::Gap(3))));
+        assert_eq!(reader.read(key(1), 0, 100).unwrap(), OutputRead::Chunks(vec![chunk(0, b"abc")]));
+        assert_eq!(reader.read(key(1), 3, 100).unwrap(), OutputRead::Gone(5));
+        assert_eq!(all(&reader, key(1), 5), b"fg");
     }
 
     #[test]

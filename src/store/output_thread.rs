@@ -3,11 +3,12 @@
 //! Output bytes do not go round the pool's loop; this is theirs. It knows neither jobs nor workers.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::output::{OutputError, OutputReader, OutputWriter};
+use super::output::{OutputReader, OutputWriter};
 use crate::core::id::Fence;
 use crate::core::output::Chunk;
 
@@ -21,7 +22,7 @@ const BATCH_MAX: usize = 512;
 struct Append {
     key: Fence,
     chunks: Vec<Chunk>,
-    answer: oneshot::Sender<Result<(), OutputError>>,
+    answer: oneshot::Sender<()>,
     /// Its share of what may wait.
     _share: OwnedSemaphorePermit,
 }
@@ -65,20 +66,18 @@ impl OutputLoop {
     ///
     /// # Errors
     /// When the disk fails: what was not answered by then is not durable.
-    pub async fn run(mut self) -> Result<(), OutputError> {
+    pub async fn run(mut self) -> io::Result<()> {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         while self.appends.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let mut answers = Vec::with_capacity(batch.len());
             for Append { key, chunks, answer, _share } in batch.drain(..) {
-                match self.writer.append(key, chunks) {
-                    Err(OutputError::Io(error)) => return Err(OutputError::Io(error)),
-                    result => answers.push((answer, result)),
-                }
+                self.writer.append(key, chunks)?;
+                answers.push(answer);
             }
             let durable = self.writer.sync()?;
-            for (answer, result) in answers {
+            for answer in answers {
                 // Whoever asked may have hung up.
-                let _ = answer.send(result);
+                let _ = answer.send(());
             }
             let watched = self.watched.lock().expect("nobody panics with the watched");
             for (key, end) in durable {
@@ -104,15 +103,15 @@ impl OutputHandle {
     /// Appends output of an attempt; returns when it is durable.
     ///
     /// # Errors
-    /// `Gap` if bytes before it are missing; an I/O error when the loop has ended.
-    pub async fn append(&self, key: Fence, chunks: Vec<Chunk>) -> Result<(), OutputError> {
-        let gone = || OutputError::Io(std::io::Error::other("the output's loop has ended"));
+    /// When the loop has ended.
+    pub async fn append(&self, key: Fence, chunks: Vec<Chunk>) -> io::Result<()> {
+        let gone = || io::Error::other("the output's loop has ended");
         let bytes: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         let share = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUE_KIB_MAX)).expect("a clamped number");
         let share = Arc::clone(&self.room).acquire_many_owned(share).await.map_err(|_| gone())?;
         let (answer, answered) = oneshot::channel();
         self.appends.send(Append { key, chunks, answer, _share: share }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        answered.await.map_err(|_| gone())
     }
 
     /// Whoever reads.

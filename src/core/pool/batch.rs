@@ -122,6 +122,8 @@ pub(super) struct Gathered {
     records: Vec<Record>,
     history: Vec<HistoryItem>,
     effects: Vec<Effect>,
+    /// About how much there is to commit, in bytes.
+    bytes: usize,
     /// Starts, joined by connection and job.
     starts: BTreeMap<(ConnectionId, JobId), Start>,
     /// Jobs whose last task ended in the record that was just carried out.
@@ -138,6 +140,7 @@ struct Start {
 impl Gathered {
     /// Adds a record; neighbouring assignments of the same job to the same worker become one.
     pub(super) fn push(&mut self, record: Record) {
+        self.bytes += record.weight();
         if let (Some(Record::Assigned(last)), Record::Assigned(new)) = (self.records.last_mut(), &record)
             && same_place(last, new)
         {
@@ -152,6 +155,7 @@ impl Gathered {
     }
 
     pub(super) fn remember(&mut self, item: HistoryItem) {
+        self.bytes += item.weight();
         self.history.push(item);
     }
 
@@ -175,6 +179,11 @@ impl Gathered {
         self.records.len()
     }
 
+    /// About how much there is to commit, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Ends the turn.
     pub(super) fn take(&mut self, first_seq: u64, keep_from: u64) -> Batch {
         let mut effects = std::mem::take(&mut self.effects);
@@ -186,6 +195,7 @@ impl Gathered {
         effects.sort_by_key(|effect| matches!(effect, Effect::Cancel { .. }));
         let records = std::mem::take(&mut self.records);
         let history = std::mem::take(&mut self.history);
+        self.bytes = 0;
         Batch { turn: Turn { first_seq, records, keep_from, history }, effects }
     }
 }

@@ -68,6 +68,11 @@ impl Pool {
         (!batch.is_empty()).then_some(batch)
     }
 
+    /// Whether the turn holds as much as one commit should: nothing more is decided before that.
+    pub fn is_turn_full(&self) -> bool {
+        self.turn.bytes() >= limits::TURN_BYTES_MAX
+    }
+
     fn schedule(&mut self, now: Now) {
         loop {
             let owners = &self.owners;
