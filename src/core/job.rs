@@ -294,11 +294,11 @@ mod tests {
         let mut spec = JobSpec::new("echo a\0b");
         assert_eq!(spec.check(), Err(BadSpec::Nul("the script")));
 
-        spec = JobSpec::new("true");
-        spec.args = vec![vec![b'x'; limits::WORD_BYTES_MAX]];
-        assert_eq!(spec.check(), Ok(()));
-        spec.args[0].push(b'x');
-        assert_eq!(spec.check(), Err(BadSpec::Long("an argument")));
+        let mut long = JobSpec::new("true");
+        long.args = vec![vec![b'x'; limits::WORD_BYTES_MAX]];
+        assert_eq!(long.check(), Ok(()));
+        long.args[0].push(b'x');
+        assert_eq!(long.check(), Err(BadSpec::Long("an argument")));
 
         spec.script = b" \n".to_vec();
         assert_eq!(spec.check(), Err(BadSpec::Empty));
