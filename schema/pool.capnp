@@ -124,6 +124,9 @@ interface Sink @0xe2b5c7f9a1d03468 {
 
   done @3 (info :JobInfo) -> ();
   # The last call: the job has ended (or all that was asked for was sent).
+
+  failed @4 (refused :Types.Refusal) -> ();
+  # The last call instead of `done`: the pool cannot go on with this following. The job does.
 }
 
 struct TaskEvent {

@@ -1,12 +1,12 @@
 //! Following a job: its bytes to our standard output and error, its events to whoever shows them, through any number of
 //! lost connections.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::rc::Rc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::connection::Session;
 use super::error::Failure;
@@ -15,7 +15,7 @@ use crate::core::output::{Chunk, Stream};
 use crate::core::range::RangeSet;
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobInfo, TaskEvent, TaskEventKind};
-use crate::schema::pool_capnp::sink;
+use crate::schema::pool_capnp::{follow_what, following, resume, sink};
 use crate::wire;
 
 /// What is followed.
@@ -71,23 +71,31 @@ struct Seen {
 pub struct Following {
     job: JobId,
     what: FollowWhat,
-    seen: Rc<RefCell<Seen>>,
-    news: mpsc::Receiver<(u64, News)>,
-    sender: mpsc::Sender<(u64, News)>,
-    place: Option<crate::schema::pool_capnp::following::Client>,
-    gone: Option<tokio::sync::watch::Receiver<bool>>,
-    /// Counts connections: what came by an earlier one is not taken any longer.
-    round: u64,
+    seen: Seen,
+    place: Option<Place>,
+    /// How often a place was lost, and not a connection, since there was news.
+    broken: u32,
+}
+
+/// A place among those who follow, by one connection.
+struct Place {
+    news: mpsc::Receiver<Result<News, Refusal>>,
+    gone: watch::Receiver<bool>,
+    /// Gives the place back when it is dropped.
+    _following: following::Client,
 }
 
 /// Chunks that may wait to be written.
 const NEWS_MAX: usize = 16;
+/// A pool that breaks off so often without a word and without news is not asked again.
+const BROKEN_MAX: u32 = 3;
+/// When a place is lost with its connection, that shows within this time.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Following {
     /// Follows a job.
     pub fn new(job: JobId, what: FollowWhat) -> Self {
-        let (sender, news) = mpsc::channel(NEWS_MAX);
-        Self { job, what, seen: Rc::default(), news, sender, place: None, gone: None, round: 0 }
+        Self { job, what, seen: Seen::default(), place: None, broken: 0 }
     }
 
     /// After a following that ended with what there was, goes on with what comes.
@@ -102,83 +110,103 @@ impl Following {
     /// When the job is not known, or the pool refuses.
     pub async fn next(&mut self, session: &mut Session) -> Result<News, Failure> {
         loop {
-            if self.place.is_none() {
-                self.begin(session).await?;
-            }
-            let gone = self.gone.as_mut().expect("a place belongs to a connection");
+            // Given back only when it is lost: whoever waits here may be called away at any time.
+            let place = match &mut self.place {
+                Some(place) => place,
+                none => none.insert(begin(self.job, &self.what, &self.seen, session).await?),
+            };
             let news = tokio::select! {
                 biased;
-                Some((round, news)) = self.news.recv() => if round == self.round { Some(news) } else { continue },
-                _ = gone.wait_for(|gone| *gone) => None,
+                news = place.news.recv() => news,
+                _ = place.gone.wait_for(|gone| *gone) => None,
             };
             match news {
                 Some(news) => {
-                    self.note(&news);
+                    let news = news?;
+                    self.broken = 0;
+                    self.seen.note(&news);
                     return Ok(news);
                 }
-                None => {
-                    self.place = None;
-                    session.disconnect();
-                }
+                None => self.lost(session).await?,
             }
         }
     }
 
-    async fn begin(&mut self, session: &mut Session) -> Result<(), Failure> {
-        loop {
-            let pool = session.pool().await?;
-            self.gone = session.gone();
-            self.round += 1;
-            let mut request = pool.job_request();
-            request.get().set_id(self.job.0);
-            let answer = request.send();
-            let mut request = answer.pipeline.get_handle().follow_request();
-            let sink = SinkService { round: self.round, news: self.sender.clone() };
-            request.get().set_sink(capnp_rpc::new_client(sink));
-            self.write_what(request.get().init_what());
-            self.write_from(request.get().init_from());
-            let following = request.send();
-            match answer.promise.await {
-                Ok(answer) => {
-                    let answer = answer.get()?;
-                    if answer.has_refused() {
-                        return Err(wire::refusal::read(answer.get_refused()?)?.into());
-                    }
-                }
-                Err(error) if error.kind == capnp::ErrorKind::Disconnected => {
-                    session.disconnect();
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            match following.promise.await {
-                Ok(answer) => {
-                    let answer = answer.get()?;
-                    if answer.has_refused() {
-                        return Err(wire::refusal::read(answer.get_refused()?)?.into());
-                    }
-                    self.place = Some(answer.get_following()?);
-                    return Ok(());
-                }
-                Err(error) if error.kind == capnp::ErrorKind::Disconnected => session.disconnect(),
-                Err(error) => return Err(error.into()),
-            }
+    /// The place is lost, most likely with its connection.
+    async fn lost(&mut self, session: &mut Session) -> Result<(), Failure> {
+        let Some(mut place) = self.place.take() else { return Ok(()) };
+        let gone = place.gone.wait_for(|gone| *gone);
+        if tokio::time::timeout(GONE_WITHIN, gone).await.is_ok() {
+            session.disconnect();
+            return Ok(());
+        }
+        self.broken += 1;
+        if self.broken < BROKEN_MAX {
+            return Ok(());
+        }
+        Err(Failure::new("internal", format!("the pool breaks off telling of job {}", self.job)))
+    }
+}
+
+/// Takes a place, and another if the connection is lost meanwhile.
+async fn begin(job: JobId, what: &FollowWhat, seen: &Seen, session: &mut Session) -> Result<Place, Failure> {
+    loop {
+        match try_begin(job, what, seen, session).await {
+            Ok(place) => return place,
+            Err(error) if error.kind == capnp::ErrorKind::Disconnected => session.disconnect(),
+            Err(error) => return Err(error.into()),
         }
     }
+}
 
-    fn write_what(&self, mut to: crate::schema::pool_capnp::follow_what::Builder<'_>) {
-        to.set_live(self.what.live);
-        to.set_until_now(self.what.until_now);
-        to.set_attempt(self.what.attempt.unwrap_or(0));
-        wire::fence::write_ranges(&self.what.tasks, to.init_tasks(wire::text::count(&self.what.tasks)));
+async fn try_begin(
+    job: JobId,
+    what: &FollowWhat,
+    seen: &Seen,
+    session: &mut Session,
+) -> Result<Result<Place, Failure>, capnp::Error> {
+    let pool = match session.pool().await {
+        Ok(pool) => pool,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let gone = session.gone().expect("the pool was just reached");
+    let (sender, news) = mpsc::channel(NEWS_MAX);
+    let mut request = pool.job_request();
+    request.get().set_id(job.0);
+    let found = request.send();
+    let mut request = found.pipeline.get_handle().follow_request();
+    request.get().set_sink(capnp_rpc::new_client(SinkService(sender)));
+    what.write(request.get().init_what());
+    seen.write(request.get().init_from());
+    let following = request.send();
+    let found = found.promise.await?;
+    let found = found.get()?;
+    if found.has_refused() {
+        return Ok(Err(wire::refusal::read(found.get_refused()?)?.into()));
     }
+    let following = following.promise.await?;
+    let following = following.get()?;
+    if following.has_refused() {
+        return Ok(Err(wire::refusal::read(following.get_refused()?)?.into()));
+    }
+    Ok(Ok(Place { news, gone, _following: following.get_following()? }))
+}
 
-    fn write_from(&self, mut to: crate::schema::pool_capnp::resume::Builder<'_>) {
-        let seen = self.seen.borrow();
-        let ranges: Vec<_> = seen.tasks.ranges().collect();
+impl FollowWhat {
+    fn write(&self, mut to: follow_what::Builder<'_>) {
+        to.set_live(self.live);
+        to.set_until_now(self.until_now);
+        to.set_attempt(self.attempt.unwrap_or(0));
+        wire::fence::write_ranges(&self.tasks, to.init_tasks(wire::text::count(&self.tasks)));
+    }
+}
+
+impl Seen {
+    fn write(&self, mut to: resume::Builder<'_>) {
+        let ranges: Vec<_> = self.tasks.ranges().collect();
         wire::fence::write_ranges(&ranges, to.reborrow().init_tasks(wire::text::count(&ranges)));
-        let mut list = to.init_partly(u32::try_from(seen.partly.len()).unwrap_or(0));
-        for (n, (task, (attempt, position))) in (0..).zip(&seen.partly) {
+        let mut list = to.init_partly(u32::try_from(self.partly.len()).unwrap_or(0));
+        for (n, (task, (attempt, position))) in (0..).zip(&self.partly) {
             let mut one = list.reborrow().get(n);
             one.set_task(*task);
             one.set_attempt(*attempt);
@@ -186,22 +214,21 @@ impl Following {
         }
     }
 
-    fn note(&self, news: &News) {
-        let mut seen = self.seen.borrow_mut();
+    fn note(&mut self, news: &News) {
         match news {
             News::Bytes { task, attempt, chunk } => {
-                seen.partly.insert(*task, (*attempt, chunk.end()));
+                self.partly.insert(*task, (*attempt, chunk.end()));
             }
             News::Gone { task, attempt, position, .. } => {
-                seen.partly.insert(*task, (*attempt, *position));
+                self.partly.insert(*task, (*attempt, *position));
             }
             News::Event(event) => match &event.kind {
                 TaskEventKind::Ended(_) => {
-                    seen.tasks.insert(event.task);
-                    seen.partly.remove(&event.task);
+                    self.tasks.insert(event.task);
+                    self.partly.remove(&event.task);
                 }
                 TaskEventKind::AttemptLost(_) => {
-                    seen.partly.insert(event.task, (event.attempt + 1, 0));
+                    self.partly.insert(event.task, (event.attempt + 1, 0));
                 }
                 _ => {}
             },
@@ -210,16 +237,17 @@ impl Following {
     }
 }
 
-/// Our end: the pool calls it, and waits while we write.
-struct SinkService {
-    round: u64,
-    news: mpsc::Sender<(u64, News)>,
-}
+/// Our end: the pool calls it, and waits while we write. When the pool drops it, the news end.
+struct SinkService(mpsc::Sender<Result<News, Refusal>>);
 
 impl SinkService {
     async fn tell(&self, news: News) -> Result<(), capnp::Error> {
+        self.give(Ok(news)).await
+    }
+
+    async fn give(&self, news: Result<News, Refusal>) -> Result<(), capnp::Error> {
         let gone = |_| capnp::Error::disconnected("nobody follows any longer".to_owned());
-        self.news.send((self.round, news)).await.map_err(gone)
+        self.0.send(news).await.map_err(gone)
     }
 }
 
@@ -249,6 +277,14 @@ impl sink::Server for SinkService {
     ) -> Result<(), capnp::Error> {
         let info = wire::job::read_info(params.get()?.get_info()?)?;
         self.tell(News::Done(Box::new(info))).await
+    }
+
+    async fn failed(
+        self: Rc<Self>,
+        params: sink::FailedParams,
+        _results: sink::FailedResults,
+    ) -> Result<(), capnp::Error> {
+        self.give(Err(wire::refusal::read(params.get()?.get_refused()?)?)).await
     }
 }
 

@@ -378,8 +378,18 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// Sends all there is to send.
-    pub(super) async fn run(self) -> Result<(), capnp::Error> {
+    /// Sends all there is to send. When that cannot be done, the follower is told why, if it is still there.
+    pub(super) async fn run(self) {
+        let sink = self.follower.sink.clone();
+        let Err(error) = self.send().await else { return };
+        tracing::debug!(%error, "a following ended");
+        let mut request = sink.failed_request();
+        let code = if error.kind == capnp::ErrorKind::Overloaded { "too-many-followers" } else { "internal" };
+        wire::refusal::write(&Refusal::new(code, error.extra), request.get().init_refused());
+        let _ = request.send().promise.await;
+    }
+
+    async fn send(self) -> Result<(), capnp::Error> {
         let Self { mut follower, mut live } = self;
         while let Some((watching, start)) = live.take() {
             if follower.send_live(watching, start).await? {

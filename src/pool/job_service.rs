@@ -307,11 +307,7 @@ impl job::Server for JobService {
                 return Ok(());
             }
         };
-        let task = tokio::task::spawn_local(async move {
-            if let Err(error) = begun.run().await {
-                tracing::debug!(%error, "a following ended");
-            }
-        });
+        let task = tokio::task::spawn_local(begun.run());
         results.get().set_following(capnp_rpc::new_client(Following(task)));
         Ok(())
     }
