@@ -225,6 +225,8 @@ struct JobInfo {
   # From submit to the first start, on the pool's clock; 0: not yet.
   failed @15 :List(Types.Range);
   # Of an array, the first 1000 ranges of tasks that ended otherwise than with exit 0.
+  timeoutMs @16 :UInt64;
+  # As in its spec; 0: none.
 }
 
 struct Counts {

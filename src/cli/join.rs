@@ -53,9 +53,16 @@ pub(super) struct JoinArgs {
     local_state: Option<PathBuf>,
 }
 
+impl JoinArgs {
+    /// A variable that is empty says nothing.
+    fn token(&self) -> Option<&str> {
+        self.token.as_deref().filter(|token| !token.is_empty())
+    }
+}
+
 /// Joins a pool, and works for it until it is drained, stopped or refused.
 pub(super) fn join(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
-    wipe_token(args.token.as_deref());
+    wipe_token(args.token());
     let (to, default) = match &args.local_state {
         Some(state) => {
             // Before the runtime opens anything.
@@ -81,13 +88,13 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
     let labels = args.label.iter().map(|text| parse_label(text).map_err(|bad| Failure::new("usage", bad)));
     let pool = match (&args.local_state, &args.pool) {
         (Some(state), _) => PoolAddress::Local(state.clone()),
-        (None, Some(address)) => find_pool(&root, &with_port(address), args.token.is_some()).await,
+        (None, Some(address)) => find_pool(&root, &with_port(address), args.token().is_some()).await,
         (None, None) => unreachable!("one of the two is required"),
     };
     let background = args.local_state.is_some();
     let options = JoinOptions {
         pool,
-        token: args.token.as_deref().map(context::read_token).transpose()?,
+        token: args.token().map(context::read_token).transpose()?,
         name: args.name.clone(),
         slots: args.slots.unwrap_or_else(facts::cpus),
         labels: labels.collect::<Result<_, _>>()?,

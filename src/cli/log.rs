@@ -30,8 +30,11 @@ pub(super) enum LogTo {
 
 /// Starts logging; `CLUSTERCTL_LOG` goes over the default level.
 pub(super) fn start(format: LogFormat, default: &str, to: LogTo) {
-    let filter = EnvFilter::try_from_env("CLUSTERCTL_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{default},rustyline=warn")));
+    // A variable that is empty says nothing.
+    let wished = std::env::var("CLUSTERCTL_LOG").ok().filter(|text| !text.is_empty());
+    let filter = wished
+        .and_then(|text| EnvFilter::try_new(text).ok())
+        .unwrap_or_else(|| EnvFilter::new(format!("{default},rustyline=warn")));
     let writer = Writer(Mutex::new(Bounded::new(to)));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // A second start in one process (pool serve --repl) keeps the first one's log.

@@ -178,7 +178,10 @@ struct KeeperArgs {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    // A variable that is empty says nothing.
+    cli.global.pool.take_if(|pool| pool.is_empty());
+    cli.global.state.take_if(|state| state.as_os_str().is_empty());
     let format = cli.global.output;
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
@@ -244,7 +247,7 @@ async fn client(
         Command::Wait(args) => job_result(wait::wait(session, &args, none, manner).await),
         Command::Cancel(args) => cancel::cancel(session, &args, none, manner).await,
         Command::Abandon(args) => cancel::abandon(session, &args, none, manner).await,
-        Command::Retry(args) => cancel::retry(session, &args, none, manner).await,
+        Command::Retry(args) => cancel::retry(session, &args, none, manner).await.map(|_| 0),
         Command::Workers(args) => workers::workers(session, &args, manner).await,
         Command::Token(action) => token::token(session, &action, manner).await,
         Command::Pool(PoolCommand::Status(_)) => pool_commands::status(session, manner).await,

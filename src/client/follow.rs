@@ -2,7 +2,6 @@
 //! lost connections.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::connection::Session;
 use super::error::Failure;
 use crate::core::id::JobId;
-use crate::core::output::{Chunk, Stream};
+use crate::core::output::Chunk;
 use crate::core::range::RangeSet;
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobInfo, TaskEvent, TaskEventKind};
@@ -285,20 +284,5 @@ impl sink::Server for SinkService {
         _results: sink::FailedResults,
     ) -> Result<(), capnp::Error> {
         self.give(Err(wire::refusal::read(params.get()?.get_refused()?)?)).await
-    }
-}
-
-/// Writes a chunk to our own stream of the same name, as it is.
-///
-/// # Errors
-/// When nobody reads that any longer.
-pub fn write_out(chunk: &Chunk) -> std::io::Result<()> {
-    match chunk.stream {
-        Stream::Stdout => {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(&chunk.bytes)?;
-            stdout.flush()
-        }
-        Stream::Stderr => std::io::stderr().lock().write_all(&chunk.bytes),
     }
 }

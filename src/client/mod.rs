@@ -11,6 +11,7 @@ pub mod error;
 pub mod follow;
 pub mod hand;
 pub mod json;
+pub mod out;
 pub mod private_pool;
 pub mod progress;
 pub mod render;

@@ -6,6 +6,7 @@ use crate::core::job::JobSpec;
 use crate::core::outcome::Outcome;
 use crate::core::refusal::Refusal;
 use crate::core::time::WallTime;
+use crate::core::timing::Timing;
 use crate::core::view::{JobInfo, TaskState, WorkerInfo};
 use crate::say::say;
 
@@ -22,18 +23,6 @@ pub fn duration(duration: Duration) -> String {
         100..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
-/// How long ago a moment was.
-pub fn ago(at: WallTime, now: WallTime) -> String {
-    let ms = u64::try_from(now.0.saturating_sub(at.0)).unwrap_or(0);
-    let seconds = ms / 1000;
-    match seconds {
-        0..100 => format!("{seconds}s ago"),
-        100..3600 => format!("{}m ago", seconds / 60),
-        3600..86_400 => format!("{}h ago", seconds / 3600),
-        _ => format!("{}d ago", seconds / 86_400),
     }
 }
 
@@ -74,6 +63,10 @@ pub fn script(spec: &JobSpec) -> String {
 /// How a task ended, in a word or two: `exit 0`, `killed by SIGKILL`.
 pub fn outcome(outcome: &Outcome) -> String {
     match outcome {
+        // A shell's way to say that a command of its own was killed.
+        Outcome::Exited(code) if signal_of_exit(*code).is_some() => {
+            format!("exit {code} ({})", signal_of_exit(*code).unwrap_or_default())
+        }
         Outcome::Exited(code) => format!("exit {code}"),
         Outcome::Signaled(signal) => format!("killed by {}", signal_name(*signal)),
         Outcome::TimedOut => "timed out".to_owned(),
@@ -82,6 +75,12 @@ pub fn outcome(outcome: &Outcome) -> String {
         Outcome::SpawnFailed(reason) => format!("could not be started: {}", plain(reason.as_bytes(), 200)),
         Outcome::Quarantined => "quarantined: its attempts took their workers down".to_owned(),
     }
+}
+
+/// The signal that an exit code above 128 stands for.
+fn signal_of_exit(code: u8) -> Option<&'static str> {
+    let number = i32::from(code.checked_sub(128)?);
+    nix::sys::signal::Signal::try_from(number).ok().map(nix::sys::signal::Signal::as_str)
 }
 
 /// The word for an outcome in JSON.
@@ -136,11 +135,23 @@ pub fn sentence(info: &JobInfo) -> Option<String> {
     Some(match &end.outcome {
         Outcome::Exited(_) => return None,
         Outcome::Signaled(signal) => format!("{id} killed by {} · {run}{place}", signal_name(*signal)),
-        Outcome::TimedOut => format!("{id} timed out after {run}{place}"),
+        Outcome::TimedOut => format!("{id} {}{place}", timed_out(info.spec.timeout, end.usage.run)),
         Outcome::Cancelled(how) if task.attempt == 0 => format!("{id} cancelled before it started ({how})"),
         Outcome::Cancelled(how) => format!("{id} cancelled ({how}) · {run}{place}"),
         other => format!("{id} {}{place}", outcome(other)),
     })
+}
+
+/// `timed out after 2s (SIGTERM, then gone in 0.1s)`
+fn timed_out(limit: Option<Duration>, run: Duration) -> String {
+    let Some(limit) = limit else { return format!("timed out after {}", duration(run)) };
+    let over = run.saturating_sub(limit);
+    let how = if over < Timing::default().term_grace { "then gone in" } else { "then SIGKILL after" };
+    let limit = match limit.subsec_nanos() {
+        0 if limit.as_secs() < 100 => format!("{}s", limit.as_secs()),
+        _ => duration(limit),
+    };
+    format!("timed out after {limit} (SIGTERM, {how} {})", duration(over))
 }
 
 /// What is said of a plain job that has ended, however it did: `42 exit 1 · 3.2s · w1`.
@@ -216,6 +227,10 @@ pub fn jobs(jobs: &[JobInfo], now: WallTime) -> String {
 
 fn short(outcome: &Outcome) -> String {
     match outcome {
+        // A shell's way to say that a command of its own was killed.
+        Outcome::Exited(code) if signal_of_exit(*code).is_some() => {
+            format!("exit {code} ({})", signal_of_exit(*code).unwrap_or_default())
+        }
         Outcome::Exited(code) => format!("exit {code}"),
         Outcome::Signaled(signal) => signal_name(*signal),
         other => outcome_word(other).to_owned(),
@@ -246,7 +261,7 @@ pub fn workers(workers: &[WorkerInfo]) -> String {
             or_dash(format!("{:.1}G", worker.memory_bytes as f64 / f64::from(1 << 30))),
             or_dash(labels.join(" ")),
             worker.seen.map_or("-".to_owned(), |seen| {
-                ago(WallTime(0), WallTime(i64::try_from(seen.as_millis()).unwrap_or(0)))
+                WallTime(0).ago(WallTime(i64::try_from(seen.as_millis()).unwrap_or(0)))
             }),
         ]
     };

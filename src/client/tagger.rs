@@ -1,10 +1,13 @@
 //! Lines of jobs and tasks in one stream, each with an id in front: `42│`, `42.7│`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
+use super::out;
 use crate::core::id::JobId;
 use crate::core::output::{Chunk, Stream};
+
+/// What is kept of a line that has not ended, in bytes.
+const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// Whether tasks are told from each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +48,12 @@ impl Tagger {
         let tag = self.tag(task);
         let open = self.open.entry((task, chunk.stream)).or_default();
         open.extend(&chunk.bytes);
-        let Some(end) = open.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
-        let rest = open.split_off(end + 1);
+        let end = open.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        // A line without an end is broken where it gets too long to be kept.
+        let end = if open.len() - end > LINE_BYTES_MAX { open.len() } else { end };
+        let rest = open.split_off(end);
         let whole = std::mem::replace(open, rest);
-        print(chunk.stream, &tagged(&tag, &whole))
+        if whole.is_empty() { Ok(()) } else { out::write(chunk.stream, &tagged(&tag, &whole)) }
     }
 
     /// Writes what has no end of line.
@@ -58,7 +63,7 @@ impl Tagger {
     pub fn flush(&mut self) -> std::io::Result<()> {
         for ((task, stream), open) in std::mem::take(&mut self.open) {
             if !open.is_empty() {
-                print(stream, &tagged(&self.tag(task), &open))?;
+                out::write(stream, &tagged(&self.tag(task), &open))?;
             }
         }
         Ok(())
@@ -73,17 +78,6 @@ fn tagged(tag: &str, lines: &[u8]) -> Vec<u8> {
         text.push(b'\n');
     }
     text
-}
-
-fn print(stream: Stream, text: &[u8]) -> std::io::Result<()> {
-    match stream {
-        Stream::Stdout => {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(text)?;
-            stdout.flush()
-        }
-        Stream::Stderr => std::io::stderr().lock().write_all(text),
-    }
 }
 
 #[cfg(test)]

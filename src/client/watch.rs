@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 use super::commands::{cancel, jobs};
 use super::connection::Session;
 use super::error::Failure;
-use super::follow::{FollowWhat, Following, News, write_out};
+use super::follow::{FollowWhat, Following, News};
 use super::hand::{Hand, INTERRUPTS_MAX, Sign};
 use super::progress::Progress;
 use super::tagger::{Tagger, Tasks};
-use super::{Format, Manner, json, render};
+use super::{Format, Manner, json, out, render};
 use crate::core::id::JobId;
 use crate::core::job::{Array, JobSpec};
 use crate::core::outcome::{Cancel, Outcome};
@@ -63,6 +63,8 @@ pub enum Style {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject {
     id: JobId,
+    /// Its first task's index.
+    first: u32,
     /// Of an array, how many.
     tasks: Option<u64>,
     /// How many attempts a task has.
@@ -72,7 +74,8 @@ pub struct Subject {
 impl Subject {
     /// A job of this spec.
     pub fn of(id: JobId, spec: &JobSpec) -> Self {
-        Self { id, tasks: spec.array.as_ref().map(Array::len), attempts: u64::from(spec.retries) + 1 }
+        let first = spec.array.as_ref().map_or(0, |array| array.ranges()[0].0);
+        Self { id, first, tasks: spec.array.as_ref().map(Array::len), attempts: u64::from(spec.retries) + 1 }
     }
 
     /// Which job.
@@ -263,7 +266,7 @@ impl Watch {
         let tagger = &mut self.tagger;
         let mut write = || match tagger {
             Some(tagger) => tagger.write(task, chunk),
-            None => write_out(chunk),
+            None => out::write(chunk.stream, &chunk.bytes),
         };
         unless_closed(match &self.progress {
             Some(progress) => progress.aside(write),
@@ -378,7 +381,8 @@ impl Watch {
     async fn tell_of_waiting(&mut self, session: &mut Session) {
         // The pool may be away: then there is nothing to tell.
         let Ok(Ok(why)) =
-            tokio::time::timeout(WAITING_AFTER, jobs::ask_why(session, self.subject.id, 0)).await
+            tokio::time::timeout(WAITING_AFTER, jobs::ask_why(session, self.subject.id, self.subject.first))
+                .await
         else {
             return;
         };

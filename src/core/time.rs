@@ -37,6 +37,19 @@ impl Sub<Duration> for Timestamp {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(pub i64);
 
+impl WallTime {
+    /// How long before `now` this was, as people say it: `3m ago`.
+    pub fn ago(self, now: WallTime) -> String {
+        let seconds = u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0) / 1000;
+        match seconds {
+            0..100 => format!("{seconds}s ago"),
+            100..3600 => format!("{}m ago", seconds / 60),
+            3600..86_400 => format!("{}h ago", seconds / 3600),
+            _ => format!("{}d ago", seconds / 86_400),
+        }
+    }
+}
+
 /// Both clocks, read together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {

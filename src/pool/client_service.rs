@@ -18,6 +18,7 @@ use crate::core::pool::{CancelError, Pool, Submit, SubmitError, Viewer};
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobInfo, PoolStatus, TaskState};
 use crate::net::gate::GateState;
+use crate::process::clock;
 use crate::schema::pool_capnp::{admin, client_door, job, pool};
 use crate::schema::types_capnp;
 use crate::store::JobQuery;
@@ -41,7 +42,7 @@ impl client_door::Server for ClientDoor {
     ) -> Result<(), capnp::Error> {
         let said = wire::hello::read(params.get()?.get_hello()?)?;
         self.gate.open();
-        if let Some(refused) = check_hello(&said) {
+        if let Some(refused) = check_hello("client", &said) {
             wire::refusal::write(&refused, results.get().init_refused());
             return Ok(());
         }
@@ -65,18 +66,18 @@ impl client_door::Server for ClientDoor {
 }
 
 /// Whether a peer's version fits; otherwise which side has to be upgraded.
-pub(super) fn check_hello(said: &wire::hello::Hello) -> Option<Refusal> {
+pub(super) fn check_hello(caller: &str, said: &wire::hello::Hello) -> Option<Refusal> {
     let ours = wire::hello::Hello::ours();
     let skew = wire::hello::Hello::skew(said, &ours)?;
-    let side = match skew {
-        wire::hello::Skew::UpgradeCaller => "upgrade the side that called",
-        wire::hello::Skew::UpgradePool => "upgrade the pool",
+    let older = match skew {
+        wire::hello::Skew::UpgradeCaller => caller,
+        wire::hello::Skew::UpgradePool => "pool",
     };
     let text = format!(
-        "this side speaks protocol {}.{}, the pool {}.{}",
+        "this {caller} speaks protocol {}.{}, the pool {}.{}",
         said.major, said.minor, ours.major, ours.minor
     );
-    Some(Refusal::new("version-skew", text).fact("way out", side))
+    Some(Refusal::new("version-skew", text).hint(format!("upgrade the {older}")))
 }
 
 pub(super) fn welcome(shared: &Shared, you: &str, owner: &str, to: types_capnp::welcome::Builder<'_>) {
@@ -218,7 +219,7 @@ impl pool::Server for PoolService {
         let (viewer, asked) = (self.viewer.clone(), filter.clone());
         let page =
             self.shared().pool.update(move |pool, _| pool.list(&viewer, &asked, before, limit)).await?;
-        let hour_ago = crate::core::time::WallTime(crate::process::clock::wall().0 - 3_600_000);
+        let hour_ago = crate::core::time::WallTime(clock::wall().0 - 3_600_000);
         let query = JobQuery {
             owner: match &self.viewer {
                 Viewer::Owner(owner) => Some(owner.clone()),
@@ -378,17 +379,19 @@ pub(super) fn cancel_refusal(
     newest: JobId,
 ) -> Refusal {
     match (error, info) {
-        (CancelError::AlreadyOver, Some(info)) => over_refusal(id, info.counts.state()),
-        (_, Some(info)) if info.ended.is_some() => over_refusal(id, info.counts.state()),
+        (CancelError::AlreadyOver, Some(info)) => over_refusal(info),
+        (_, Some(info)) if info.ended.is_some() => over_refusal(info),
         _ => no_such_job(id, newest),
     }
 }
 
-fn over_refusal(id: JobId, state: TaskState) -> Refusal {
-    let text = match state {
-        TaskState::Done => "is already done".to_owned(),
-        TaskState::Failed => "already failed".to_owned(),
-        TaskState::Cancelled => "is already cancelled".to_owned(),
+fn over_refusal(info: &JobInfo) -> Refusal {
+    let id = info.id;
+    let when = info.ended.map_or(String::new(), |ended| format!(" {}", ended.ago(clock::wall())));
+    let text = match info.counts.state() {
+        TaskState::Done => format!("was done{when} already"),
+        TaskState::Failed => format!("already failed{when}"),
+        TaskState::Cancelled => format!("was cancelled{when} already"),
         other => format!("is already {}", other.as_str()),
     };
     Refusal::new("not-running", format!("job {id} {text}, nothing to cancel"))

@@ -320,7 +320,9 @@ impl Follower {
                     gone.set_position(kept_from);
                     let text = format!("the output of job {} is no longer kept", self.job);
                     let (_, limit) = self.local.shared.output.reader().usage();
-                    let refused = Refusal::new("output-gone", text).fact("limit", format!("{limit} bytes"));
+                    let gib = limit as f64 / f64::from(1 << 30);
+                    let limit = format!("{gib:.1} GiB of output (pool serve --output-limit)");
+                    let refused = Refusal::new("output-gone", text).fact("limit", limit);
                     wire::refusal::write(&refused, gone.init_refused());
                     request.send().await?;
                     self.partly.insert(fence.task.index, (fence.attempt.0, kept_from));

@@ -14,6 +14,7 @@ use crate::core::pool::{Pool, Viewer, WatchError, info_of_ended_task};
 use crate::core::range::RangeSet;
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobInfo, TaskInfo, TaskState, Why};
+use crate::process::clock;
 use crate::schema::pool_capnp::{cancel_result, following, job};
 use crate::wire;
 
@@ -229,9 +230,10 @@ impl job::Server for JobService {
         let why = match why {
             Some(why) => why,
             None => {
-                let state =
-                    JobService::info(&self).await?.map_or(TaskState::Done, |info| info.counts.state());
-                let text = format!("it is over: {}", state.as_str());
+                let info = JobService::info(&self).await?;
+                let state = info.as_ref().map_or(TaskState::Done, |info| info.counts.state());
+                let when = info.and_then(|info| info.ended).map_or(String::new(), |at| at.ago(clock::wall()));
+                let text = format!("it ended {when}").trim_end().to_owned();
                 Why { state, text, ahead: 0, terms: Vec::new(), fitting: 0, workers: 0 }
             }
         };

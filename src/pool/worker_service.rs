@@ -44,7 +44,7 @@ impl worker_door::Server for WorkerDoor {
     ) -> Result<(), capnp::Error> {
         let said = wire::hello::read(params.get()?.get_hello()?)?;
         self.gate.open();
-        if let Some(refused) = check_hello(&said) {
+        if let Some(refused) = check_hello("worker", &said) {
             wire::refusal::write(&refused, results.get().init_refused());
             return Ok(());
         }

@@ -133,6 +133,7 @@ pub fn write_info(info: &JobInfo, mut to: job_info::Builder<'_>) {
     to.set_where(spec.constraint.to_string());
     to.set_priority(spec.priority);
     to.set_retries(spec.retries);
+    to.set_timeout_ms(text::millis(spec.timeout));
     to.set_submitted_ms(info.submitted.0);
     to.set_started_ms(info.started.map_or(0, |at| at.0));
     to.set_ended_ms(info.ended.map_or(0, |at| at.0));
@@ -176,6 +177,7 @@ pub fn read_info(from: job_info::Reader<'_>) -> Result<JobInfo, WireError> {
         Constraint::parse(&text::read(from.get_where(), "the constraint", limits::CONSTRAINT_BYTES_MAX)?)?;
     spec.priority = from.get_priority();
     spec.retries = from.get_retries();
+    spec.timeout = text::duration(from.get_timeout_ms());
     spec.array = read_array(from.get_array()?, 0)?;
     let queued_us = from.get_queued_us();
     Ok(JobInfo {
@@ -288,6 +290,13 @@ mod tests {
         let shown = through_a_message(&job("ann", spec)).spec;
 
         let array = Some(Array::parse("1-9").unwrap());
-        assert_eq!(*shown, JobSpec { array, ..JobSpec::new(vec![b'x'; SCRIPT_SHOWN_BYTES]) });
+        assert_eq!(
+            *shown,
+            JobSpec {
+                array,
+                timeout: Some(Duration::from_secs(1)),
+                ..JobSpec::new(vec![b'x'; SCRIPT_SHOWN_BYTES])
+            }
+        );
     }
 }

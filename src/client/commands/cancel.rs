@@ -191,7 +191,8 @@ pub async fn retry(
     args: &RetryArgs,
     recent: Recent,
     manner: Manner,
-) -> Result<u8, Failure> {
+) -> Result<Option<JobId>, Failure> {
+    let mut newest = None;
     let only_failed = args.failed_of.is_some();
     let word = args.failed_of.clone().or_else(|| args.id.clone()).unwrap_or_default();
     for one in select(session, &[word], recent).await? {
@@ -204,7 +205,9 @@ pub async fn retry(
         if answer.has_refused() {
             return Err(wire::refusal::read(answer.get_refused()?)?.into());
         }
-        tell_id(JobId(answer.get_job()), manner);
+        let id = JobId(answer.get_job());
+        tell_id(id, manner);
+        newest = Some(id);
     }
-    Ok(0)
+    Ok(newest)
 }

@@ -4,12 +4,12 @@ use clap::Args;
 
 use super::super::connection::Session;
 use super::super::error::Failure;
-use super::super::follow::{FollowWhat, Following, News, write_out};
+use super::super::follow::{FollowWhat, Following, News};
 use super::super::selector::Recent;
 use super::super::tagger::Tagger;
 use super::super::tail::Tail;
 use super::super::watch::{Ended, Style, Subject, Watch, unless_closed};
-use super::super::{Format, Manner, render};
+use super::super::{Format, Manner, out, render};
 use super::{job_info, select};
 use crate::core::id::JobId;
 use crate::core::output::{Chunk, Stream};
@@ -144,7 +144,7 @@ impl Printer {
     fn write(&mut self, task: u32, chunk: &Chunk) -> std::io::Result<()> {
         match &mut self.tagger {
             Some(tagger) => tagger.write(task, chunk),
-            None => write_out(chunk),
+            None => out::write(chunk.stream, &chunk.bytes),
         }
     }
 

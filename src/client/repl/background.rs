@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use super::super::connection::Session;
 use super::super::{context, render};
 use crate::core::id::JobId;
+use crate::core::outcome::Outcome;
 use crate::core::time::WallTime;
-use crate::core::view::{JobInfo, TaskState};
+use crate::core::view::{JobInfo, TaskInfo, TaskState};
 use crate::process::clock;
 use crate::wire;
 
@@ -95,18 +96,27 @@ async fn end_of(session: &mut Session, id: JobId) -> Option<JobInfo> {
 
 /// `[7] failed exit 2 in 41.3s on n1 · make -j8 test · :logs 7`
 fn notice(info: &JobInfo) -> String {
-    let end = info.task.as_ref().and_then(|task| task.end.as_ref());
-    let state = info.counts.state().as_str();
-    let how = end.map_or_else(String::new, |end| format!(" {}", render::outcome(&end.outcome)));
-    let run = end.map_or(String::new(), |end| format!(" in {}", render::duration(end.usage.run)));
-    let place = info.task.as_ref().and_then(|task| task.worker.as_deref());
-    let place = place.map_or(String::new(), |worker| format!(" on {worker}"));
-    let counts = match &info.spec.array {
-        None => String::new(),
-        Some(_) => format!(" {}/{} ok", info.counts.of(TaskState::Done), info.counts.total()),
+    let how = match (&info.spec.array, &info.task) {
+        (Some(_), _) => {
+            let (done, all) = (info.counts.of(TaskState::Done), info.counts.total());
+            format!("{} {done}/{all} ok", info.counts.state().as_str())
+        }
+        (None, Some(task)) => how_it_ended(task),
+        (None, None) => info.counts.state().as_str().to_owned(),
     };
-    let script = render::script(&info.spec);
-    format!("[{}] {state}{counts}{how}{run}{place} · {script} · :logs {}", info.id, info.id)
+    format!("[{}] {how} · {} · :logs {}", info.id, render::script(&info.spec), info.id)
+}
+
+/// `failed exit 2 in 41.3s on n1`
+fn how_it_ended(task: &TaskInfo) -> String {
+    let Some(end) = &task.end else { return "cancelled before it started".to_owned() };
+    let how = match &end.outcome {
+        Outcome::Exited(0) => "done".to_owned(),
+        exited @ Outcome::Exited(_) => format!("failed {}", render::outcome(exited)),
+        other => render::outcome(other),
+    };
+    let place = task.worker.as_deref().map_or(String::new(), |worker| format!(" on {worker}"));
+    format!("{how} in {}{place}", render::duration(end.usage.run))
 }
 
 /// When this user last left a REPL on a pool, as a file tells.

@@ -9,7 +9,7 @@ use super::super::commands::{cancel, jobs, logs, run, wait, workers};
 use super::super::error::Failure;
 
 #[derive(Parser, Debug)]
-#[command(name = ":", multicall = true, disable_help_flag = true, disable_help_subcommand = true)]
+#[command(name = ":", multicall = true, disable_help_subcommand = true)]
 struct Meta {
     #[command(subcommand)]
     command: MetaCommand,
@@ -54,6 +54,12 @@ pub(super) enum MetaCommand {
         /// K=V
         pairs: Vec<String>,
     },
+    /// How another one is used; nothing to type
+    #[command(skip)]
+    Usage {
+        /// What to show
+        text: String,
+    },
     /// Leave; jobs go on
     #[command(alias = "quit", alias = "exit")]
     Q,
@@ -63,7 +69,27 @@ pub(super) enum MetaCommand {
 pub(super) fn parse(text: &str) -> Result<MetaCommand, Failure> {
     let words = shlex::split(text).ok_or_else(|| Failure::new("usage", "a quote is not closed"))?;
     let first = words.first().cloned().unwrap_or_default();
-    Meta::try_parse_from(words).map(|meta| meta.command).map_err(|error| failure(&first, &error))
+    match Meta::try_parse_from(&words) {
+        Ok(Meta { command: MetaCommand::Run(mut args) }) => {
+            if !args.words.is_empty() {
+                let script = behind(text, words.len() - args.words.len());
+                args.words = vec![script.into()];
+            }
+            Ok(MetaCommand::Run(args))
+        }
+        Ok(meta) => Ok(meta.command),
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+            Ok(MetaCommand::Usage { text: error.to_string() })
+        }
+        Err(error) => Err(failure(&first, &error)),
+    }
+}
+
+/// The text behind so many words: bash reads it as it was typed, with its quotes and dollars.
+fn behind(text: &str, words: usize) -> &str {
+    let ends = |at: &usize| shlex::split(&text[..*at]).is_some_and(|before| before.len() == words);
+    let gaps = text.char_indices().filter(|(_, c)| c.is_whitespace()).map(|(at, _)| at);
+    gaps.into_iter().find(ends).map_or("", |at| text[at..].trim())
 }
 
 fn failure(first: &str, error: &clap::Error) -> Failure {
@@ -108,6 +134,25 @@ mod tests {
         assert_eq!(failure.refusal.message, "there is no :workrs");
         assert_eq!(failure.refusal.hint.as_deref(), Some(":workers"));
         assert_eq!(parse("xyzzy").unwrap_err().refusal.hint.as_deref(), Some(":help"));
+    }
+
+    #[test]
+    fn what_is_run_is_read_by_bash_as_it_was_typed() {
+        let script = |text| match parse(text) {
+            Ok(MetaCommand::Run(args)) => args.words,
+            other => panic!("{other:?}"),
+        };
+
+        assert_eq!(script("run grep 'a  b' \"$F\" | wc -l # all"), ["grep 'a  b' \"$F\" | wc -l # all"]);
+        assert_eq!(script("run --name 'x' -- echo  \"$HOME\""), ["echo  \"$HOME\""]);
+        assert_eq!(script("run --env 'A=b c' echo"), ["echo"]);
+    }
+
+    #[test]
+    fn each_command_tells_how_it_is_used() {
+        let Ok(MetaCommand::Usage { text }) = parse("jobs --help") else { panic!() };
+
+        assert!(text.contains("Usage: jobs"), "{text}");
     }
 
     #[test]

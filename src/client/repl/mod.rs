@@ -278,6 +278,10 @@ impl Repl {
                 crate::say::result(format_args!("{}", meta::help()));
                 0
             }
+            MetaCommand::Usage { text } => {
+                crate::say::result(format_args!("{text}"));
+                0
+            }
             MetaCommand::Jobs(args) => hand.free(jobs::jobs(session, &args, manner)).await?,
             MetaCommand::Show(args) => hand.free(jobs::show(session, &args, recent, manner)).await?,
             MetaCommand::Logs(args) => hand.free(logs::logs(session, &args, recent, manner)).await?,
@@ -285,7 +289,12 @@ impl Repl {
             MetaCommand::Why(args) => hand.free(jobs::why(session, &args, recent, manner)).await?,
             MetaCommand::Workers(args) => hand.free(workers::workers(session, &args, manner)).await?,
             MetaCommand::Wait(args) => hand.free(wait::wait(session, &args, recent, manner)).await?,
-            MetaCommand::Retry(args) => hand.free(cancel::retry(session, &args, recent, manner)).await?,
+            MetaCommand::Retry(args) => {
+                if let Some(id) = hand.free(cancel::retry(session, &args, recent, manner)).await? {
+                    self.recent = Recent { last: Some(id), before: recent.last };
+                }
+                0
+            }
             MetaCommand::Abandon(args) => hand.free(cancel::abandon(session, &args, recent, manner)).await?,
             MetaCommand::Run(args) if args.detach => {
                 let spec = self.spec(args.spec()?);

@@ -1,0 +1,114 @@
+//! Who waits, who starts, and who may know of it.
+
+use super::*;
+
+#[test]
+fn submit_and_placement_share_a_turn_when_a_worker_is_free() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    world.turn();
+
+    world.submit(JobSpec::new("true"));
+    let fences = started(&world.turn());
+
+    assert_eq!(fences.len(), 1);
+    assert!(matches!(world.log[world.log.len() - 2..], [Record::Submitted(_), Record::Assigned(_)]));
+}
+
+#[test]
+fn the_same_request_again_is_the_same_job_and_another_body_is_refused() {
+    let mut world = World::new();
+    let submit = |script: &str| Submit {
+        owner: ANN.into(),
+        request: RequestId([9; 16]),
+        nonce: JobNonce(1),
+        spec: Arc::new(JobSpec::new(script)),
+    };
+
+    let first = world.pool.submit(world.now, submit("true")).unwrap();
+
+    assert_eq!(world.pool.submit(world.now, submit("true")), Ok(first));
+    assert_eq!(world.pool.submit(world.now, submit("false")), Err(SubmitError::RequestReused(first)));
+}
+
+#[test]
+fn an_array_runs_as_many_tasks_as_there_are_slots_and_not_more_than_it_allows() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 8);
+    let array = Array::parse("1-100%3").unwrap();
+    let job = world.submit(JobSpec { array: Some(array), ..JobSpec::new("true") });
+    let fences = started(&world.turn());
+    assert_eq!(fences.len(), 3);
+
+    world.end(connection, fences[0], Outcome::Exited(0));
+
+    assert_eq!(started(&world.turn()).len(), 1);
+    assert_eq!(world.pool.info(&world.viewer(), job).unwrap().counts.of(TaskState::Queued), 96);
+}
+
+#[test]
+fn cancel_ends_what_waits_at_once_and_what_runs_by_its_worker() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let array = Array::parse("1-5").unwrap();
+    let job = world.submit(JobSpec { array: Some(array), ..JobSpec::new("sleep 9") });
+    let fence = started(&world.turn())[0];
+
+    let done = world.pool.cancel(world.now, &world.viewer(), job, &[], Cancel::Terminate).unwrap();
+    let effects = world.turn();
+
+    assert_eq!((done.cancelled, done.cancelling), (4, 1));
+    let cancels = vec![(fence, Cancel::Terminate)];
+    assert!(effects.contains(&Effect::Cancel { connection, attempts: cancels }));
+    world.end(connection, fence, Outcome::Cancelled(Cancel::Terminate));
+    world.turn();
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn somebody_elses_job_cannot_be_told_from_one_that_does_not_exist() {
+    let mut world = World::new();
+    let job = world.submit(JobSpec::new("true"));
+    let bob = Viewer::Owner("bob".into());
+
+    assert_eq!(
+        world.pool.cancel(world.now, &bob, job, &[], Cancel::Kill),
+        world.pool.cancel(world.now, &bob, JobId(999), &[], Cancel::Kill),
+    );
+    assert!(world.pool.info(&bob, job).is_none());
+    assert!(world.pool.info(&Viewer::Admin("root".into()), job).is_some());
+}
+
+#[test]
+fn why_counts_the_workers_that_meet_each_term() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let constraint = Constraint::parse("os=linux && gpu=h100").unwrap();
+    let job = world.submit(JobSpec { constraint, ..JobSpec::new("true") });
+    world.turn();
+
+    let why = world.pool.why(world.now, &world.viewer(), job, 0).unwrap();
+
+    assert_eq!(why.text, "no worker can run it: os=linux && gpu=h100");
+    let met: Vec<_> = why.terms.iter().map(|term| (term.text.as_str(), term.met)).collect();
+    assert_eq!(met, [("os=linux", 1), ("gpu=h100", 0)]);
+}
+
+#[test]
+fn a_spent_token_lets_in_the_key_that_spent_it_and_no_other() {
+    let mut world = World::new();
+    let token = world.pool.create_token(world.now, token_wish(), [7; 32]).unwrap();
+    let enrol = |key: u8, role| EnrolWish {
+        token,
+        secret_hash: [7; 32],
+        role,
+        key: Fingerprint([key; 32]),
+        name: Name::parse("n1").unwrap(),
+        choice: NameChoice::Default,
+    };
+
+    assert!(matches!(world.pool.enrol(world.now, enrol(1, Role::Client)), Err(EnrolRefused::WrongRole(_))));
+    assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
+    assert_eq!(world.pool.enrol(world.now, enrol(2, Role::Worker)), Err(EnrolRefused::Spent));
+    assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
+}

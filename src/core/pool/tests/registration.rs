@@ -1,0 +1,231 @@
+//! What a worker that comes, or comes again, proves of the attempts it was given.
+
+use super::*;
+
+#[test]
+fn an_attempt_that_never_arrived_is_sent_again_to_the_same_executor() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.handle_disconnected(connection);
+
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), Vec::new()).unwrap();
+
+    assert_eq!(started(&world.turn()), [fence]);
+}
+
+#[test]
+fn an_executor_that_is_new_on_the_same_boot_proves_its_predecessors_attempts_dead() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 2);
+    let lost = world.submit(JobSpec::new("true"));
+    let never = world.submit(JobSpec::new("true"));
+    let fences = started(&world.turn());
+    let never_started = vec![*fences.iter().find(|fence| fence.task.job == never).unwrap()];
+    world.pool.handle_disconnected(connection);
+    let carried =
+        Carried { incarnation: Incarnation(1), living: Vec::new(), ended: Vec::new(), never_started };
+
+    world.pool.register(world.now, id, ConnectionId(50), facts(2, 2, 2), vec![carried]).unwrap();
+    let again = started(&world.turn());
+
+    assert_eq!(world.state(lost), None);
+    assert_eq!(again.iter().map(|fence| (fence.task.job, fence.attempt.0)).collect::<Vec<_>>(), [(never, 2)]);
+}
+
+#[test]
+fn an_attempt_that_never_arrived_is_sent_again_although_an_older_one_of_its_task_is_carried() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    world.submit(retrying(1));
+    let first = started(&world.turn())[0];
+    world.end(connection, first, Outcome::SpawnFailed("full".into()));
+    let second = started(&world.turn())[0];
+    world.pool.handle_disconnected(connection);
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: Vec::new(),
+        ended: vec![first],
+        never_started: Vec::new(),
+    };
+
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+
+    assert_eq!(started(&world.turn()), [second]);
+}
+
+/// What those who watch are told of tasks that have not ended.
+fn told(effects: &[Effect]) -> Vec<TaskEventKind> {
+    let kinds = effects.iter().filter_map(|effect| match effect {
+        Effect::Notify { event: JobEvent::Task(event), .. } => Some(event.kind.clone()),
+        _ => None,
+    });
+    kinds.collect()
+}
+
+#[test]
+fn a_start_whose_report_was_lost_with_the_link_is_told_and_only_once() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.watch(&world.viewer(), job).unwrap();
+    world.pool.handle_disconnected(connection);
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: vec![fence],
+        ended: Vec::new(),
+        never_started: Vec::new(),
+    };
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+    assert_eq!(world.state(job), Some(TaskState::Starting));
+
+    for _ in 0..2 {
+        world.pool.report(world.now, ConnectionId(50), vec![Report::Started(fence)]);
+    }
+
+    assert_eq!(told(&world.turn()), [TaskEventKind::Started]);
+    assert_eq!(world.state(job), Some(TaskState::Running));
+}
+
+/// A worker that was given an attempt and comes again as `facts` say, with the journal of its executor before. The first
+/// attempt, and what is started then.
+fn come_back_with_a_journal(world: &mut World, facts: Facts, never_started: &[Fence]) -> Vec<Fence> {
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: Vec::new(),
+        ended: Vec::new(),
+        never_started: never_started.to_vec(),
+    };
+    world.pool.register(world.now, WorkerId(1), ConnectionId(50), facts, vec![carried]).unwrap();
+    started(&world.turn())
+}
+
+#[test]
+fn a_journal_that_went_through_a_boot_proves_nothing() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    let fence = started(&world.turn())[0];
+    world.pool.handle_disconnected(connection);
+
+    let rebooted = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    let again = come_back_with_a_journal(&mut world, rebooted, &[fence]);
+
+    assert_eq!(again, []);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
+fn that_a_machine_was_booted_is_still_known_after_a_restart_of_the_pool() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    world.submit(retrying(1));
+    world.turn();
+    world.pool.handle_disconnected(connection);
+    let rebooted = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    come_back_with_a_journal(&mut world, rebooted.clone(), &[]);
+    world.restart();
+
+    let again = come_back_with_a_journal(&mut world, rebooted, &[]);
+
+    assert_eq!(again, [], "the attempt may still run where the worker was before");
+}
+
+/// A worker that was given an attempt, and whose machine was booted since.
+fn rebooted(world: &mut World, spec: JobSpec) -> (JobId, ConnectionId) {
+    let (id, connection) = world.join("w1", 1);
+    let job = world.submit(spec);
+    world.turn();
+    world.pool.handle_disconnected(connection);
+    let later = Facts { boot_id: "later".into(), ..facts(1, 2, 1) };
+    world.pool.register(world.now, id, ConnectionId(50), later, Vec::new()).unwrap();
+    world.turn();
+    (job, ConnectionId(50))
+}
+
+#[test]
+fn an_attempt_of_an_earlier_boot_lapses_although_its_worker_was_silent_and_is_heard_again() {
+    let mut world = World::new();
+    let (job, connection) = rebooted(&mut world, JobSpec::new("true"));
+    world.pass(20);
+    world.pool.heartbeat(world.now, connection);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+
+    world.pass(60);
+
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn an_attempt_of_an_earlier_boot_lapses_however_often_its_worker_registers() {
+    let mut world = World::new();
+    let (job, _) = rebooted(&mut world, JobSpec::new("true"));
+
+    for n in 0..8 {
+        world.pass(10);
+        let later = Facts { boot_id: "later".into(), ..facts(1, 2, 2 + n) };
+        world.pool.register(world.now, WorkerId(1), ConnectionId(51 + n), later, Vec::new()).unwrap();
+        world.turn();
+    }
+
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn an_executor_whose_journal_is_not_carried_may_go_on_elsewhere() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let job = world.submit(retrying(1));
+    world.turn();
+
+    // A copy of the worker in a container on the same machine.
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 2, 2), Vec::new()).unwrap();
+
+    assert_eq!(started(&world.turn()), []);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
+fn what_a_worker_carries_and_nobody_wants_is_killed() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 1);
+    world.pool.handle_disconnected(connection);
+    let stranger = Fence { nonce: JobNonce(5), ..Fence::default() };
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: vec![stranger],
+        ended: Vec::new(),
+        never_started: Vec::new(),
+    };
+
+    let told = world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+
+    assert_eq!(told.kill, [stranger]);
+}
+
+#[test]
+fn a_second_machine_with_the_same_key_is_refused_while_the_first_is_heard() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let elsewhere = Facts { boot_id: "other".into(), ..facts(1, 9, 9) };
+
+    let refused = world.pool.register(world.now, id, ConnectionId(50), elsewhere.clone(), Vec::new());
+    assert_eq!(refused, Err(RegisterError::Elsewhere("w1".into())));
+
+    world.pass(16);
+    assert!(world.pool.register(world.now, id, ConnectionId(50), elsewhere, Vec::new()).is_ok());
+}
+
+#[test]
+fn a_registration_that_arrives_late_is_refused_also_when_the_newer_connection_is_gone() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    world.pool.register(world.now, id, ConnectionId(51), facts(1, 2, 3), Vec::new()).unwrap();
+    world.pool.handle_disconnected(ConnectionId(51));
+
+    let late = world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), Vec::new());
+
+    assert_eq!(late, Err(RegisterError::Outdated));
+}
