@@ -180,7 +180,7 @@ fn read(editor: &mut Editor<(), FileHistory>, arrows: &Arrows, prompt: &str) -> 
             }
             Err(_) => return Typed::End,
         }
-        let is_bash = !text.trim().is_empty() && super::repl::meta_words(text.trim()).is_none();
+        let is_bash = !text.trim().is_empty() && meta_words(text.trim()).is_none();
         if !is_bash || judge(&text) != Verdict::Incomplete {
             return Typed::Text(text);
         }
@@ -227,6 +227,14 @@ impl Drop for Prompts {
     }
 }
 
+/// The words of a command behind a colon; some are understood without one. A colon alone is bash's.
+pub(super) fn meta_words(text: &str) -> Option<&str> {
+    if matches!(text, "help" | "quit" | "exit") {
+        return Some(text);
+    }
+    text.strip_prefix(':').filter(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '?'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,5 +270,14 @@ mod tests {
         complete.iter().for_each(|text| assert_eq!(judge(text), Verdict::Complete, "{text}"));
         incomplete.iter().for_each(|text| assert_eq!(judge(text), Verdict::Incomplete, "{text}"));
         wrong.iter().for_each(|text| assert!(matches!(judge(text), Verdict::Wrong(_)), "{text}"));
+    }
+
+    #[test]
+    fn a_colon_alone_is_bashs() {
+        assert_eq!(meta_words(":jobs -a"), Some("jobs -a"));
+        assert_eq!(meta_words("exit"), Some("exit"));
+        for bash in [":", ": comment", "exit 7", ":>file"] {
+            assert_eq!(meta_words(bash), None, "{bash}");
+        }
     }
 }

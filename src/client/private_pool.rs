@@ -57,3 +57,9 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
+
+/// What newcomers must know of the private pool.
+pub fn banner(slots: u32) -> String {
+    let slots = if slots == 0 { crate::process::facts::cpus() } else { slots };
+    format!("private pool on this machine: {slots} slots · join others with: clusterctl pool serve")
+}

@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::client_service::{PoolService, bad_request};
+use super::client_service::PoolService;
+use super::refused::bad_request;
 use super::shared::Stop;
 use super::worker_service::Registrar;
 use crate::core::id::{Name, TokenId};

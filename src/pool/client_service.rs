@@ -4,25 +4,24 @@
 //! in the message.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use capnp::capability::FromClientHook;
 
+use super::hello::{check_hello, welcome};
 use super::job_service::JobService;
+use super::refused::{bad_request, no_such_job};
 use super::shard::Presence;
 use super::shared::{Local, Shared};
-use crate::core::id::{ConnectionId, JobId, JobNonce, RequestId};
-use crate::core::job::JobSpec;
+use super::submitting::{read_request, submit};
+use crate::core::id::{ConnectionId, JobId};
 use crate::core::limits;
-use crate::core::pool::{CancelError, Pool, Submit, SubmitError, Viewer};
-use crate::core::refusal::Refusal;
-use crate::core::view::{JobInfo, PoolStatus, TaskState};
+use crate::core::pool::Viewer;
+use crate::core::view::PoolStatus;
 use crate::net::gate::GateState;
 use crate::process::clock;
 use crate::schema::pool_capnp::{admin, client_door, job, pool};
-use crate::schema::types_capnp;
 use crate::store::JobQuery;
-use crate::wire::{self, WireError};
+use crate::wire::{self};
 
 /// The bootstrap object of a client's connection.
 pub(super) struct ClientDoor {
@@ -65,34 +64,6 @@ impl client_door::Server for ClientDoor {
     }
 }
 
-/// Whether a peer's version fits; otherwise which side has to be upgraded.
-pub(super) fn check_hello(caller: &str, said: &wire::hello::Hello) -> Option<Refusal> {
-    let ours = wire::hello::Hello::ours();
-    let skew = wire::hello::Hello::skew(said, &ours)?;
-    let older = match skew {
-        wire::hello::Skew::UpgradeCaller => caller,
-        wire::hello::Skew::UpgradePool => "pool",
-    };
-    let text = format!(
-        "this {caller} speaks protocol {}.{}, the pool {}.{}",
-        said.major, said.minor, ours.major, ours.minor
-    );
-    Some(Refusal::new("version-skew", text).hint(format!("upgrade the {older}")))
-}
-
-pub(super) fn welcome(shared: &Shared, you: &str, owner: &str, to: types_capnp::welcome::Builder<'_>) {
-    let welcome = wire::hello::Welcome {
-        hello: wire::hello::Hello::ours(),
-        pool: shared.info.name.clone(),
-        fingerprint: shared.info.fingerprint,
-        boot_id: shared.info.boot_id.clone(),
-        uid: shared.info.uid,
-        you: you.to_owned(),
-        owner: owner.to_owned(),
-    };
-    wire::hello::write_welcome(&welcome, to);
-}
-
 /// The pool, for one owner.
 #[derive(Clone)]
 pub(super) struct PoolService {
@@ -111,59 +82,6 @@ impl PoolService {
     fn handle(&self, id: JobId) -> job::Client {
         capnp_rpc::new_client(JobService::new(self.local.clone(), self.viewer.clone(), id))
     }
-}
-
-/// Submits for an owner; the same request again is the same job, also when that has ended.
-pub(super) async fn submit(
-    local: &Local,
-    owner: &str,
-    request: RequestId,
-    spec: JobSpec,
-) -> Result<Result<JobId, Refusal>, capnp::Error> {
-    if let Some(row) = local.history(|history| history.by_request(owner, request))? {
-        let known = wire::record::decode_job(&row.body)?;
-        let same = known.submission.spec.digest() == spec.digest();
-        return Ok(if same { Ok(row.id) } else { Err(submit_refusal(SubmitError::RequestReused(row.id))) });
-    }
-    let mut nonce = [0; 8];
-    getrandom::fill(&mut nonce).map_err(|error| capnp::Error::failed(error.to_string()))?;
-    let submit = Submit {
-        owner: owner.to_owned(),
-        request,
-        nonce: JobNonce(u64::from_le_bytes(nonce)),
-        spec: Arc::new(spec),
-    };
-    let accepted = local.shared.pool.update(move |pool, now| pool.submit(now, submit)).await?;
-    Ok(accepted.map_err(submit_refusal))
-}
-
-fn submit_refusal(error: SubmitError) -> Refusal {
-    let code = match error {
-        SubmitError::RequestReused(_) => "request-reused",
-        SubmitError::QueueFull(_) | SubmitError::PoolFull(_) => "queue-full",
-    };
-    Refusal::new(code, error)
-}
-
-/// The refusal of an id that does not exist, or that the caller may not see.
-pub(super) fn no_such_job(id: JobId, newest: JobId) -> Refusal {
-    let newest = if newest.0 == 0 { "there is none yet".to_owned() } else { format!("newest is {newest}") };
-    Refusal::new("no-such-job", format!("no job {id} ({newest})")).hint("clusterctl jobs --all")
-}
-
-/// Reads a request id.
-pub(super) fn read_request(from: capnp::Result<capnp::data::Reader<'_>>) -> Result<RequestId, WireError> {
-    Ok(RequestId(wire::text::read_array(from, "a request id")?))
-}
-
-/// What a bad message is answered with, where a person may have written what is bad in it.
-pub(super) fn bad_request(error: &WireError) -> Refusal {
-    let code = match error {
-        WireError::Constraint(_) => "bad-constraint",
-        WireError::Spec(crate::core::job::BadSpec::TooBig(_)) => "script-too-big",
-        _ => "bad-request",
-    };
-    Refusal::new(code, error)
 }
 
 impl pool::Server for PoolService {
@@ -245,7 +163,7 @@ impl pool::Server for PoolService {
         let mut jobs = page.jobs;
         for row in rows {
             if !jobs.iter().any(|job| job.id == row.id) {
-                jobs.push(self.ended_info(&row)?);
+                jobs.push(self.local.info_of_ended(&wire::record::decode_job(&row.body)?)?);
             }
         }
         jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
@@ -360,40 +278,4 @@ impl pool::Server for PoolService {
         }
         Ok(())
     }
-}
-
-impl PoolService {
-    fn ended_info(&self, row: &crate::store::JobRow) -> Result<JobInfo, capnp::Error> {
-        let ended = wire::record::decode_job(&row.body)?;
-        let mut info = Pool::info_of_ended(&ended);
-        super::job_service::add_task(&self.local, &mut info)?;
-        Ok(info)
-    }
-}
-
-/// What a cancel that could do nothing is answered with.
-pub(super) fn cancel_refusal(
-    error: CancelError,
-    id: JobId,
-    info: Option<&JobInfo>,
-    newest: JobId,
-) -> Refusal {
-    match (error, info) {
-        (CancelError::AlreadyOver, Some(info)) => over_refusal(info),
-        (_, Some(info)) if info.ended.is_some() => over_refusal(info),
-        _ => no_such_job(id, newest),
-    }
-}
-
-fn over_refusal(info: &JobInfo) -> Refusal {
-    let id = info.id;
-    let when = info.ended.map_or(String::new(), |ended| format!(" {}", ended.ago(clock::wall())));
-    let text = match info.counts.state() {
-        TaskState::Done => format!("already ended{when}"),
-        TaskState::Failed => format!("already failed{when}"),
-        TaskState::Cancelled => format!("was already cancelled{when}"),
-        other => format!("is already {}", other.as_str()),
-    };
-    Refusal::new("not-running", format!("job {id} {text}, nothing to cancel"))
-        .hint(format!("clusterctl logs {id}"))
 }

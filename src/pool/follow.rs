@@ -10,15 +10,15 @@ use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
 
-use super::client_service::no_such_job;
-use super::job_service::never_started;
+use super::ended::never_started;
+use super::refused::no_such_job;
 use super::shared::Local;
 use super::watching::Watching;
 use crate::core::id::{AttemptNumber, Fence, JobId, JobNonce, TaskId};
 use crate::core::limits;
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
-use crate::core::pool::{JobEvent, Pool, Viewer, WatchError, WatchStart};
+use crate::core::pool::{JobEvent, Viewer, WatchError, WatchStart};
 use crate::core::range::RangeSet;
 use crate::core::record::{JobEnded, TaskEnded};
 use crate::core::refusal::Refusal;
@@ -97,8 +97,7 @@ impl Follower {
     }
 
     fn ended(&self) -> Result<Option<JobEnded>, capnp::Error> {
-        let ended = self.local.ended_job(self.job)?;
-        Ok(ended.filter(|ended| self.viewer.sees(&ended.submission.owner)))
+        self.local.ended_job(&self.viewer, self.job)
     }
 
     fn wants(&self, index: u32) -> bool {
@@ -128,7 +127,7 @@ impl Follower {
                 // It was too slow: begin again where it is.
                 Event::Job(None) => return Ok(false),
                 Event::Job(Some(JobEvent::Over(mut info))) => {
-                    super::job_service::add_task(&self.local, &mut info)?;
+                    self.local.add_task(&mut info)?;
                     return self.done(&info).await.map(|()| true);
                 }
                 Event::Job(Some(JobEvent::Ended(ended))) => {
@@ -214,8 +213,7 @@ impl Follower {
         let array = ended.submission.spec.array.as_ref();
         let all = array.map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
         self.send_over(&all, ended.submission.nonce).await?;
-        let mut info = Pool::info_of_ended(&ended);
-        super::job_service::add_task(&self.local, &mut info)?;
+        let info = self.local.info_of_ended(&ended)?;
         self.done(&info).await
     }
 

@@ -2,18 +2,19 @@
 
 use std::rc::Rc;
 
-use super::client_service::{cancel_refusal, no_such_job, read_request, submit};
 use super::follow::Follower;
+use super::refused::{cancel_refusal, no_such_job};
 use super::shared::{Local, Shared};
+use super::submitting::{read_request, submit};
 use super::watching::Watching;
 use crate::core::id::JobId;
 use crate::core::job::{Array, JobSpec};
 use crate::core::limits;
 use crate::core::outcome::Cancel;
-use crate::core::pool::{Pool, Viewer, WatchError, info_of_ended_task};
+use crate::core::pool::{Viewer, WatchError, info_of_ended_task};
 use crate::core::range::RangeSet;
 use crate::core::refusal::Refusal;
-use crate::core::view::{JobInfo, TaskInfo, TaskState, Why};
+use crate::core::view::{JobInfo, TaskState, Why};
 use crate::process::clock;
 use crate::schema::pool_capnp::{cancel_result, following, job};
 use crate::wire;
@@ -45,13 +46,8 @@ impl JobService {
         if let Some(info) = self.shared().pool.update(move |pool, _| pool.info(&viewer, id)).await? {
             return Ok(Some(info));
         }
-        let Some(ended) = self.local.ended_job(self.id)? else { return Ok(None) };
-        if !self.viewer.sees(&ended.submission.owner) {
-            return Ok(None);
-        }
-        let mut info = Pool::info_of_ended(&ended);
-        add_task(&self.local, &mut info)?;
-        Ok(Some(info))
+        let ended = self.local.ended_job(&self.viewer, self.id)?;
+        ended.map(|ended| self.local.info_of_ended(&ended)).transpose()
     }
 
     /// Waits until the job has ended, or something about it has to be asked again.
@@ -96,7 +92,7 @@ impl JobService {
         if let Some(spec) = self.shared().pool.update(move |pool, _| pool.spec(&viewer, id)).await? {
             return Ok(Some((*spec).clone()));
         }
-        let ended = self.local.ended_job(self.id)?.filter(|ended| self.viewer.sees(&ended.submission.owner));
+        let ended = self.local.ended_job(&self.viewer, self.id)?;
         Ok(ended.map(|ended| (*ended.submission.spec).clone()))
     }
 
@@ -105,7 +101,7 @@ impl JobService {
         if let Some(failed) = self.shared().pool.update(move |pool, _| pool.failed(&viewer, id)).await? {
             return Ok(failed);
         }
-        let ended = self.local.ended_job(self.id)?.filter(|ended| self.viewer.sees(&ended.submission.owner));
+        let ended = self.local.ended_job(&self.viewer, self.id)?;
         Ok(ended.map(|ended| RangeSet::of(&ended.failed)).unwrap_or_default())
     }
 
@@ -128,42 +124,6 @@ impl JobService {
             }
         }
         Ok(Ok(spec))
-    }
-}
-
-/// What is kept of an ended plain job's task, or of the first failed one of an array.
-pub(super) fn add_task(local: &Local, info: &mut JobInfo) -> Result<(), capnp::Error> {
-    let index = match (&info.spec.array, info.failed.first()) {
-        (None, _) => 0,
-        (Some(_), Some(&(first, _))) => first,
-        (Some(_), None) => return Ok(()),
-    };
-    info.task =
-        ended_task(local, info.id, index)?.or_else(|| (info.spec.array.is_none()).then(|| never_started(0)));
-    Ok(())
-}
-
-/// An ended task that had an attempt.
-pub(super) fn ended_task(local: &Local, job: JobId, index: u32) -> Result<Option<TaskInfo>, capnp::Error> {
-    let rows = local.history(|history| history.tasks(job, (index.checked_sub(1), 1), None))?;
-    let row = rows.into_iter().find(|row| row.task.index == index);
-    Ok(row
-        .map(|row| wire::record::decode_task(&row.body))
-        .transpose()?
-        .map(|ended| info_of_ended_task(&ended)))
-}
-
-/// A task that was cancelled while it waited.
-pub(super) fn never_started(index: u32) -> TaskInfo {
-    TaskInfo {
-        index,
-        state: TaskState::Cancelled,
-        attempt: 0,
-        worker: None,
-        started: None,
-        ended: None,
-        end: None,
-        cancelling: false,
     }
 }
 

@@ -5,13 +5,17 @@
 mod admin_service;
 mod client_service;
 mod driver;
+mod ended;
 mod enrol_service;
 mod follow;
+mod hello;
 mod job_service;
 mod options;
 mod peers;
+mod refused;
 mod shard;
 mod shared;
+mod submitting;
 mod threads;
 mod watching;
 mod worker_service;

@@ -9,14 +9,12 @@ use tokio::sync::watch;
 
 use super::driver::PoolHandle;
 use super::peers::{Identities, Peers};
-use crate::core::id::{ConnectionId, Fingerprint, JobId};
-use crate::core::record::JobEnded;
+use crate::core::id::{ConnectionId, Fingerprint};
 use crate::core::time::WallTime;
 use crate::core::timing::Timing;
 use crate::store::output_thread::OutputHandle;
 use crate::store::sqlite::SqliteHistory;
 use crate::store::{History, StoreError};
-use crate::wire;
 
 /// What does not change while a pool runs.
 #[derive(Clone, Debug)]
@@ -106,11 +104,5 @@ impl Local {
         ask: impl FnOnce(&mut dyn History) -> Result<R, StoreError>,
     ) -> Result<R, capnp::Error> {
         ask(&mut *self.history.borrow_mut()).map_err(|error| capnp::Error::failed(error.to_string()))
-    }
-
-    /// A job that has ended.
-    pub(super) fn ended_job(&self, id: JobId) -> Result<Option<JobEnded>, capnp::Error> {
-        let row = self.history(|history| history.job(id))?;
-        Ok(row.map(|row| wire::record::decode_job(&row.body)).transpose()?)
     }
 }

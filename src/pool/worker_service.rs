@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::client_service::{check_hello, welcome};
+use super::hello::{check_hello, welcome};
 use super::peers::ToPeer;
 use super::shared::{Local, Stop};
 use crate::core::id::{ConnectionId, Fence, WorkerId};

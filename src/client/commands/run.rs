@@ -12,7 +12,7 @@ use super::super::connection::{Session, Started, request_id};
 use super::super::error::Failure;
 use super::super::follow::FollowWhat;
 use super::super::hand::Hand;
-use super::super::repl::private_banner;
+use super::super::private_pool;
 use super::super::watch::{Ended, Style, Subject, Watch};
 use super::super::{Format, Manner, duration, json, render};
 use crate::core::id::{JobId, Name};
@@ -300,7 +300,7 @@ pub async fn run_spec(
     let mut hand = Hand::take()?;
     let id = hand.holding(submit(session, spec)).await?;
     if session.started() == Started::ByUs && manner.speaks() && std::io::stderr().is_terminal() {
-        render::dim(&private_banner(0));
+        render::dim(&private_pool::banner(0));
     }
     if how.patience == Patience::None {
         check_placeable(session, id, spec).await?;

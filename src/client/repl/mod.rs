@@ -18,7 +18,7 @@ use super::error::Failure;
 use super::hand::{Hand, Sign};
 use super::selector::Recent;
 use super::watch::{Ended, Style, Watch};
-use super::{Manner, render};
+use super::{Manner, private_pool, render};
 use crate::core::id::JobId;
 use crate::core::job::JobSpec;
 use crate::core::view::{JobFilter, JobInfo};
@@ -76,7 +76,8 @@ pub async fn run_lines(session: Session, manner: Manner) -> Result<u8, Failure> 
     let mut open = Vec::new();
     for line in std::io::stdin().lock().split(b'\n') {
         open.extend(line?);
-        let is_bash = std::str::from_utf8(&open).map_or(true, |text| meta_words(text.trim()).is_none());
+        let is_bash =
+            std::str::from_utf8(&open).map_or(true, |text| editor::meta_words(text.trim()).is_none());
         if is_bash && editor::judge(&open) == Verdict::Incomplete {
             open.push(b'\n');
             continue;
@@ -110,7 +111,7 @@ impl Repl {
     async fn banner(&mut self) -> Result<(), Failure> {
         let status = pool::ask(&mut self.session).await?;
         if *self.session.target() == Target::Private {
-            render::dim(&private_banner(status.slots));
+            render::dim(&private_pool::banner(status.slots));
             render::dim(
                 "every line runs in a new, empty directory (:cd DIR keeps one) · :help for commands, Ctrl-D to leave",
             );
@@ -177,7 +178,7 @@ impl Repl {
     /// Does what a text says. What is no UTF-8 can only be bash.
     async fn line(&mut self, text: &[u8]) -> Next {
         let words = std::str::from_utf8(text).unwrap_or("no UTF-8").trim();
-        let result = match (words, meta_words(words)) {
+        let result = match (words, editor::meta_words(words)) {
             ("", _) => return Next::Line,
             ("clear", _) => {
                 crate::say::result(format_args!("\x1b[H\x1b[2J"));
@@ -330,20 +331,6 @@ impl Repl {
     }
 }
 
-/// What newcomers must know of the private pool.
-pub fn private_banner(slots: u32) -> String {
-    let slots = if slots == 0 { crate::process::facts::cpus() } else { slots };
-    format!("private pool on this machine: {slots} slots · join others with: clusterctl pool serve")
-}
-
-/// The words of a command behind a colon; some are understood without one. A colon alone is bash's.
-pub(super) fn meta_words(text: &str) -> Option<&str> {
-    if matches!(text, "help" | "quit" | "exit") {
-        return Some(text);
-    }
-    text.strip_prefix(':').filter(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '?'))
-}
-
 /// A text that ends with a top-level `&`, without that. Only behind such a one does bash refuse a `;`.
 fn background(text: &[u8]) -> Option<&[u8]> {
     let text = text.trim_ascii_end();
@@ -368,15 +355,6 @@ mod tests {
         assert_eq!(background(b"make -j8 test &  "), Some(&b"make -j8 test"[..]));
         for line in ["a &&", "echo \\&", "echo 'a &", "a |&", "sleep 9", "# a &"] {
             assert_eq!(background(line.as_bytes()), None, "{line}");
-        }
-    }
-
-    #[test]
-    fn a_colon_alone_is_bashs() {
-        assert_eq!(meta_words(":jobs -a"), Some("jobs -a"));
-        assert_eq!(meta_words("exit"), Some("exit"));
-        for bash in [":", ": comment", "exit 7", ":>file"] {
-            assert_eq!(meta_words(bash), None, "{bash}");
         }
     }
 }

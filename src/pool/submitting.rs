@@ -1,0 +1,40 @@
+//! Submitting: a request that comes twice is one job, also when that has ended.
+
+use std::sync::Arc;
+
+use super::refused::submit_refusal;
+use super::shared::Local;
+use crate::core::id::{JobId, JobNonce, RequestId};
+use crate::core::job::JobSpec;
+use crate::core::pool::{Submit, SubmitError};
+use crate::core::refusal::Refusal;
+use crate::wire::{self, WireError};
+
+/// Submits for an owner; the same request again is the same job, also when that has ended.
+pub(super) async fn submit(
+    local: &Local,
+    owner: &str,
+    request: RequestId,
+    spec: JobSpec,
+) -> Result<Result<JobId, Refusal>, capnp::Error> {
+    if let Some(row) = local.history(|history| history.by_request(owner, request))? {
+        let known = wire::record::decode_job(&row.body)?;
+        let same = known.submission.spec.digest() == spec.digest();
+        return Ok(if same { Ok(row.id) } else { Err(submit_refusal(SubmitError::RequestReused(row.id))) });
+    }
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce).map_err(|error| capnp::Error::failed(error.to_string()))?;
+    let submit = Submit {
+        owner: owner.to_owned(),
+        request,
+        nonce: JobNonce(u64::from_le_bytes(nonce)),
+        spec: Arc::new(spec),
+    };
+    let accepted = local.shared.pool.update(move |pool, now| pool.submit(now, submit)).await?;
+    Ok(accepted.map_err(submit_refusal))
+}
+
+/// Reads a request id.
+pub(super) fn read_request(from: capnp::Result<capnp::data::Reader<'_>>) -> Result<RequestId, WireError> {
+    Ok(RequestId(wire::text::read_array(from, "a request id")?))
+}
