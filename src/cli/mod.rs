@@ -14,7 +14,7 @@ use self::join::JoinArgs;
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
 use crate::client::commands::{
-    cancel, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
+    self, cancel, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
 };
 use crate::client::connection::Session;
 use crate::client::error::Failure;
@@ -249,7 +249,9 @@ async fn client(
         Command::Wait(args) => job_result(wait::wait(session, &args, none, manner).await),
         Command::Cancel(args) => cancel::cancel(session, &args, none, manner).await,
         Command::Abandon(args) => cancel::abandon(session, &args, none, manner).await,
-        Command::Retry(args) => cancel::retry(session, &args, none, manner).await.map(|_| 0),
+        Command::Retry(args) => {
+            cancel::retry(session, &args, none, |id| commands::tell_id(id, manner)).await.map(|()| 0)
+        }
         Command::Workers(args) => workers::workers(session, &args, manner).await,
         Command::Token(action) => token::token(session, &action, manner).await,
         Command::Pool(PoolCommand::Status(_)) => pool_commands::status(session, manner).await,

@@ -179,8 +179,9 @@ pub fn listen_local(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // Made under another name, and moved to its own when its mode is right.
-    let temporary = path.with_extension("new");
+    // Made under another name, which is not longer, and moved to its own when its mode is right.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{}", name.chars().skip(1).collect::<String>()));
     let _ = std::fs::remove_file(&temporary);
     let listener = UnixListener::bind(&temporary)?;
     std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;

@@ -389,9 +389,9 @@ fn over_refusal(info: &JobInfo) -> Refusal {
     let id = info.id;
     let when = info.ended.map_or(String::new(), |ended| format!(" {}", ended.ago(clock::wall())));
     let text = match info.counts.state() {
-        TaskState::Done => format!("was done{when} already"),
+        TaskState::Done => format!("already ended{when}"),
         TaskState::Failed => format!("already failed{when}"),
-        TaskState::Cancelled => format!("was cancelled{when} already"),
+        TaskState::Cancelled => format!("was already cancelled{when}"),
         other => format!("is already {}", other.as_str()),
     };
     Refusal::new("not-running", format!("job {id} {text}, nothing to cancel"))

@@ -3,6 +3,7 @@
 //! Nothing here decides anything; of records it knows how they are encoded and no more.
 
 pub mod lock;
+mod medium;
 pub mod memory;
 pub mod output;
 pub mod output_thread;

@@ -1,16 +1,21 @@
 //! The embedded store: one SQLite file. The log is one row a commit, hash-chained; the history one row an ended job or
 //! task.
 //!
-//! WAL with synchronous=FULL: a commit is on the disk when `append` returns.
+//! WAL with synchronous=FULL: a commit is on the disk when `append` returns. On a network file system a rollback journal
+//! takes the place of the WAL, and readers and the writer wait for each other.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Commit, EachEntry, History, JobQuery, JobRow, Store, StoreError, TaskRow, wal};
+use super::{Commit, EachEntry, History, JobQuery, JobRow, Store, StoreError, TaskRow, medium, wal};
 use crate::core::id::{Epoch, JobId, RequestId, TaskId};
 use crate::core::time::WallTime;
 use crate::core::view::TaskState;
+
+/// So long one connection waits for another.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// The database's name in the state directory.
 pub const FILE: &str = "queue.db";
@@ -67,10 +72,23 @@ impl SqliteStore {
     /// # Errors
     /// `Damaged` if the middle of its write-ahead log is; then nothing has been touched.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let remote = medium::remote(directory)?;
+        if let Some(name) = remote {
+            tracing::warn!(
+                directory = %directory.display(),
+                "the state lies on a network file system ({name}): slower, and locks may not hold"
+            );
+        }
+        Self::open_with(directory, if remote.is_some() { "TRUNCATE" } else { "WAL" })
+    }
+
+    fn open_with(directory: &Path, journal: &str) -> Result<Self, StoreError> {
         let path = path(directory);
         wal::check(&path)?;
         let connection = Connection::open(&path)?;
-        let _: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        connection.busy_timeout(BUSY)?;
+        let _: String =
+            connection.query_row(&format!("PRAGMA journal_mode = {journal}"), [], |row| row.get(0))?;
         connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;")?;
         make_private(&path)?;
         migrate(&connection)?;
@@ -84,7 +102,7 @@ impl SqliteStore {
     pub fn history(directory: &Path) -> Result<SqliteHistory, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path(directory), flags)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.busy_timeout(BUSY)?;
         Ok(SqliteHistory { connection })
     }
 }
@@ -365,6 +383,26 @@ mod tests {
         let (entries, next) = load(&mut again);
         assert_eq!(entries, [(1, "a".into()), (2, "b".into()), (3, "c".into())]);
         assert_eq!(next, 4);
+    }
+
+    #[test]
+    fn a_database_goes_on_when_it_moves_to_where_no_write_ahead_log_is_possible() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut local = SqliteStore::open_with(directory.path(), "WAL").unwrap();
+        let epoch = local.acquire().unwrap();
+        local.append(&commit(epoch, 1, &["a"])).unwrap();
+        drop(local);
+
+        let mut remote = SqliteStore::open_with(directory.path(), "TRUNCATE").unwrap();
+        let mut history = SqliteStore::history(directory.path()).unwrap();
+        let epoch = remote.acquire().unwrap();
+        let jobs = vec![job(1, "ann", TaskState::Done)];
+        load(&mut remote);
+        remote.append(&Commit { jobs, ..commit(epoch, 2, &["b"]) }).unwrap();
+
+        assert!(!directory.path().join("queue.db-wal").exists());
+        assert!(history.job(JobId(1)).unwrap().is_some());
+        assert_eq!(load(&mut remote).0, [(1, "a".into()), (2, "b".into())]);
     }
 
     #[test]

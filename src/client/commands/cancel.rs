@@ -8,7 +8,7 @@ use super::super::Manner;
 use super::super::connection::{Session, request_id};
 use super::super::error::Failure;
 use super::super::selector::{Recent, Selected};
-use super::{job_handle, list, select, tell_done, tell_id};
+use super::{job_handle, list, select, tell_done};
 use crate::core::id::JobId;
 use crate::core::outcome::Cancel;
 use crate::core::refusal::Refusal;
@@ -182,7 +182,7 @@ pub async fn abandon(
     Ok(0)
 }
 
-/// Submits a job again; prints the new id.
+/// Submits a job again; the new id is announced as soon as it is known.
 ///
 /// # Errors
 /// When there is no such job, or no task of it failed.
@@ -190,9 +190,8 @@ pub async fn retry(
     session: &mut Session,
     args: &RetryArgs,
     recent: Recent,
-    manner: Manner,
-) -> Result<Option<JobId>, Failure> {
-    let mut newest = None;
+    mut announce: impl FnMut(JobId),
+) -> Result<(), Failure> {
     let only_failed = args.failed_of.is_some();
     let word = args.failed_of.clone().or_else(|| args.id.clone()).unwrap_or_default();
     for one in select(session, &[word], recent).await? {
@@ -205,9 +204,7 @@ pub async fn retry(
         if answer.has_refused() {
             return Err(wire::refusal::read(answer.get_refused()?)?.into());
         }
-        let id = JobId(answer.get_job());
-        tell_id(id, manner);
-        newest = Some(id);
+        announce(JobId(answer.get_job()));
     }
-    Ok(newest)
+    Ok(())
 }

@@ -80,7 +80,7 @@ pub(super) fn tell_done(manner: Manner, sentence: &str, about: &str, mut documen
 }
 
 /// Tells the id of a job that was submitted.
-pub(super) fn tell_id(id: JobId, manner: Manner) {
+pub fn tell_id(id: JobId, manner: Manner) {
     let text = id.to_string();
     tell_done(manner, &text, &text, serde_json::json!({ "v": 1, "id": id.0 }));
 }

@@ -228,15 +228,27 @@ impl Repl {
 
     async fn submit(&mut self, spec: &JobSpec, hand: &mut Hand) -> Result<JobId, Failure> {
         let id = hand.holding(run::submit(&mut self.session, spec)).await?;
-        self.recent = Recent { last: Some(id), before: self.recent.last };
+        self.remember(id);
         Ok(id)
     }
 
     async fn detached(&mut self, spec: &JobSpec) -> Result<(), Failure> {
         let id = self.submit(spec, &mut Hand::take()?).await?;
+        self.left(id);
+        Ok(())
+    }
+
+    /// A job that nobody waits for; a notice will say how it ended.
+    fn left(&mut self, id: JobId) {
+        self.remember(id);
         tell!("[{id}] queued");
         self.background.add(&self.session, id);
-        Ok(())
+    }
+
+    fn remember(&mut self, id: JobId) {
+        if self.recent.last != Some(id) {
+            self.recent = Recent { last: Some(id), before: self.recent.last };
+        }
     }
 
     async fn foreground(&mut self, spec: &JobSpec, style: Style) -> Result<(), Failure> {
@@ -290,9 +302,10 @@ impl Repl {
             MetaCommand::Workers(args) => hand.free(workers::workers(session, &args, manner)).await?,
             MetaCommand::Wait(args) => hand.free(wait::wait(session, &args, recent, manner)).await?,
             MetaCommand::Retry(args) => {
-                if let Some(id) = hand.free(cancel::retry(session, &args, recent, manner)).await? {
-                    self.recent = Recent { last: Some(id), before: recent.last };
-                }
+                let mut again = Vec::new();
+                let retried = hand.free(cancel::retry(session, &args, recent, |id| again.push(id))).await;
+                again.into_iter().for_each(|id| self.left(id));
+                retried?;
                 0
             }
             MetaCommand::Abandon(args) => hand.free(cancel::abandon(session, &args, recent, manner)).await?,
