@@ -161,14 +161,6 @@ async fn linger(mut stream: TcpStream) {
     let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
-/// Listens on a TCP address as `host:port`.
-///
-/// # Errors
-/// When the address is in use, with the process that has it if it can be found.
-pub async fn listen(address: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
-}
-
 /// Listens on a socket of this user (0600); one that nobody listens on any longer is replaced. The caller holds the
 /// lock of the state that it belongs to.
 ///

@@ -171,11 +171,6 @@ impl OutputWriter {
         Ok(durable)
     }
 
-    /// The position after the last byte of an attempt that was written.
-    pub fn end_position(&self, key: Fence) -> u64 {
-        self.index().attempts.get(&key).map_or(0, |kept| kept.written)
-    }
-
     fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.shared.read().expect("nobody panics with the index")
     }
@@ -404,7 +399,7 @@ mod tests {
         OpenOptions::new().write(true).open(&segment).unwrap().set_len(length - 1).unwrap();
 
         let (mut writer, reader) = OutputWriter::open(directory.path(), 1 << 30).unwrap();
-        assert_eq!(writer.end_position(key(1)), 3);
+        assert_eq!(writer.index().attempts[&key(1)].written, 3);
         writer.append(key(1), vec![chunk(3, b"def")]).unwrap();
         writer.sync().unwrap();
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::identity::{Home, Identity};
 use super::options::{JoinMode, JoinOptions};
 use super::registration::{self, ANOTHER_TOKEN, Membership, RegisterFailure, UNKNOWN_KEY};
 use super::service::{Leaving, Order};
 use super::signals::{Asked, Signals};
 use super::uplink::{Answer, Uplink};
-use super::{Home, Identity, JoinError, pause};
+use super::{JoinError, pause};
 use crate::core::agent::{Agent, AgentEffect};
 use crate::core::attempt::{FromExecutor, Held};
 use crate::core::id::{Fence, Incarnation};
@@ -396,7 +397,7 @@ impl Driver {
 }
 
 fn executor_directory(home: &Home) -> PathBuf {
-    home.directory.join("executor")
+    home.directory().join("executor")
 }
 
 /// Meets the executor, or starts one; with what it says that it has.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Identity;
+use super::identity::Identity;
 use super::options::{JoinOptions, PoolAddress};
 use super::service::{Order, WorkerService};
 use super::uplink::Uplink;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::core::id::{JobId, JobNonce, WorkerId};
+use crate::core::id::{JobId, JobNonce};
 use crate::core::limits;
 use crate::core::range::RangeSet;
 use crate::core::record::{JobEnded, TaskEnded};
@@ -90,11 +90,6 @@ impl Pool {
     /// A live job, if the caller may know of it.
     pub(super) fn seen_job(&self, viewer: &Viewer, id: JobId) -> Option<&Job> {
         self.jobs.get(&id).filter(|job| viewer.sees(&job.submission.owner))
-    }
-
-    /// Whether a job is live and the caller may know of it.
-    pub fn sees_live(&self, viewer: &Viewer, id: JobId) -> bool {
-        self.seen_job(viewer, id).is_some()
     }
 
     /// The request in a live job.
@@ -281,11 +276,6 @@ impl Pool {
         self.jobs.is_empty()
     }
 
-    /// Whether a worker of this name is known, and has a live connection.
-    pub fn worker_is_connected(&self, id: WorkerId) -> bool {
-        self.workers.get(&id).is_some_and(|worker| worker.connection.is_some())
-    }
-
     /// An ended job, as the history keeps it.
     pub fn info_of_ended(ended: &JobEnded) -> JobInfo {
         JobInfo {
@@ -453,12 +443,4 @@ fn matches_filter(job: &Job, filter: &JobFilter) -> bool {
     filter.name.as_ref().is_none_or(|name| spec.name.as_ref().is_some_and(|own| own.as_str() == name))
         && filter.since.is_none_or(|since| job.submission.at >= since)
         && (filter.states.is_empty() || filter.states.iter().any(|&state| counts.state() == state))
-}
-
-/// Kept for those who show a worker that they know by id alone.
-impl Pool {
-    /// The name of a worker.
-    pub fn name_of(&self, id: WorkerId) -> Option<&str> {
-        self.workers.get(&id).map(|worker| worker.state.name.as_str())
-    }
 }

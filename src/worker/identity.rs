@@ -1,0 +1,184 @@
+//! Who a worker is: its name, its directory and its key, kept from an earlier join or had for a token.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::known_pools::KnownPools;
+use super::{JoinError, JoinOptions, pause};
+use crate::core::access::Role;
+use crate::core::id::{Fingerprint, Name};
+use crate::core::limits::NAME_BYTES_MAX;
+use crate::core::pool::NameChoice;
+use crate::core::refusal::Refusal;
+use crate::net::dial::DialError;
+use crate::net::enrol::{self, EnrolError, Enrolled};
+use crate::net::key::KeyPair;
+use crate::net::token::Token;
+use crate::process::facts;
+use crate::store::StoreError;
+use crate::store::lock::StateLock;
+use crate::store::place::StateRoot;
+
+/// Room for `-2` and the like behind a name.
+const SUFFIX_BYTES: usize = 8;
+/// In a worker's directory: its key.
+const KEY: &str = "key";
+/// In a worker's directory, once a pool has taken its key.
+const ENROLLED: &str = "enrolled";
+
+/// A worker's own directory, with its lock.
+pub(super) struct Home {
+    lock: StateLock,
+}
+
+impl Home {
+    pub(super) fn directory(&self) -> &Path {
+        self.lock.directory()
+    }
+
+    /// The pool does not know the worker of this directory: its next join is its first.
+    pub(super) fn forget_identity(&self) -> std::io::Result<()> {
+        for file in [ENROLLED, KEY] {
+            match fs::remove_file(self.directory().join(file)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a worker is known to its pool.
+pub(super) struct Identity {
+    pub(super) key: Option<KeyPair>,
+    /// The pool's key; none for a pool that is reached by its socket.
+    pub(super) pool: Option<Fingerprint>,
+    pub(super) name: Name,
+    pub(super) choice: NameChoice,
+}
+
+/// The pool's socket says whose worker it is.
+pub(super) fn of_local_worker(
+    options: &JoinOptions,
+    root: &StateRoot,
+    state: &Path,
+) -> Result<(Identity, Home), JoinError> {
+    let pool = KeyPair::load_or_create(&state.join("key")).map_err(anyhow::Error::from)?.fingerprint();
+    let (name, choice, home) = take_home(options, root, &pool)?;
+    Ok((Identity { key: None, pool: None, name, choice }, home))
+}
+
+/// Keeps the identity of an earlier join, or enrols by the token.
+pub(super) async fn of_network_worker(
+    options: &JoinOptions,
+    root: &StateRoot,
+    address: &str,
+) -> Result<(Identity, Home), JoinError> {
+    let known = root.path().join("worker-pools.toml");
+    let mut pools = KnownPools::read(&known)?;
+    let kept = match &options.token {
+        // A kept identity wins over a token, be that spent or not.
+        Some(token) => pools.all().find(|pool| token.is_for(pool)),
+        None => pools.at(address),
+    };
+    if let Some(pool) = kept {
+        let (name, choice, home) = take_home(options, root, &pool)?;
+        let key = KeyPair::load_or_create(&home.directory().join(KEY)).map_err(anyhow::Error::from)?;
+        if home.directory().join(ENROLLED).exists() {
+            return Ok((Identity { key: Some(key), pool: Some(pool), name, choice }, home));
+        }
+    }
+    if let Some(token) = options.token.as_ref().filter(|token| token.role != Role::Worker) {
+        let refused = Refusal::new(
+            "auth-token-wrong-role",
+            format!("this token is for a {}; a worker needs one made with --worker", token.role.as_str()),
+        );
+        return Err(JoinError::Refused(refused.hint("clusterctl token create --worker")));
+    }
+    let Some(token) = &options.token else {
+        let refused =
+            Refusal::new("auth-no-token", format!("this worker is not known to the pool at {address} yet"))
+                .hint("on the pool's machine: clusterctl token create --worker");
+        return Err(JoinError::Refused(refused));
+    };
+    // Until the pool's whole key is known, the home is named by the half that the token knows.
+    let mut half = [0; 32];
+    half[..16].copy_from_slice(&token.pool);
+    let (name, choice, home) = take_home(options, root, &Fingerprint(half))?;
+    let key = KeyPair::load_or_create(&home.directory().join(KEY)).map_err(anyhow::Error::from)?;
+    let enrolled = enrol(options, address, &key, token, (&name, choice)).await?;
+    pools.remember(address, enrolled.pool_key);
+    pools.write(&known)?;
+    fs::write(home.directory().join(ENROLLED), &enrolled.name).context("cannot write the worker's state")?;
+    let name = Name::parse(&enrolled.name).map_err(anyhow::Error::from)?;
+    Ok((Identity { key: Some(key), pool: Some(enrolled.pool_key), name, choice }, home))
+}
+
+/// Spends the token; a pool that is away is waited for.
+async fn enrol(
+    options: &JoinOptions,
+    address: &str,
+    key: &KeyPair,
+    token: &Token,
+    name: (&Name, NameChoice),
+) -> Result<Enrolled, JoinError> {
+    let mut attempts = 0_u32;
+    loop {
+        match enrol::enrol(address, key, token, name, &options.timing).await {
+            Ok(enrolled) => return Ok(enrolled),
+            Err(EnrolError::Refused(why, text)) => {
+                let refused = Refusal::new(why.code(), text).fact("pool", address);
+                let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+                return Err(JoinError::Refused(
+                    refused.hint(format!("on {host}: clusterctl token create --worker")),
+                ));
+            }
+            Err(EnrolError::Dial(DialError::OtherKey { presented })) => {
+                let expected = data_encoding::HEXLOWER.encode(&token.pool);
+                return Err(JoinError::OtherPool { address: address.to_owned(), expected, presented });
+            }
+            Err(error) => {
+                if attempts == 0 {
+                    tracing::warn!("waiting for the pool at {address}: {error}");
+                }
+                attempts += 1;
+                tokio::time::sleep(pause(options.timing.dial_pause_max, attempts)).await;
+            }
+        }
+    }
+}
+
+/// Takes the directory of a worker of this pool: a default name that is in use gets a number behind it.
+fn take_home(
+    options: &JoinOptions,
+    root: &StateRoot,
+    pool: &Fingerprint,
+) -> Result<(Name, NameChoice, Home), JoinError> {
+    let (wished, choice) = match &options.name {
+        Some(name) => (name.clone(), NameChoice::Given),
+        None => (Name::from_any(&facts::hostname()), NameChoice::Default),
+    };
+    for n in 1_u32.. {
+        let stem = wished.as_str();
+        let name = match n {
+            1 => wished.clone(),
+            n => Name::from_any(&format!("{}-{n}", &stem[..stem.len().min(NAME_BYTES_MAX - SUFFIX_BYTES)])),
+        };
+        let directory = root.worker(pool, name.as_str());
+        match StateLock::acquire(&directory) {
+            Ok(lock) => return Ok((name, choice, Home { lock })),
+            Err(StoreError::Held { pid, .. }) if choice == NameChoice::Given => {
+                let text = format!("worker \"{name}\" is already running (pid {pid})");
+                return Err(JoinError::Refused(Refusal::new("worker-running", text)));
+            }
+            Err(StoreError::Held { .. }) => {}
+            Err(error) => {
+                let context = format!("cannot use {}", directory.display());
+                return Err(anyhow::Error::new(error).context(context).into());
+            }
+        }
+    }
+    unreachable!("some name is free")
+}
