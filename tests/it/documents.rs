@@ -41,12 +41,17 @@ fn the_transcript_and_the_picture_in_the_readme_are_the_programs_own() {
         return;
     }
 
-    assert_eq!(steady(shown), steady(text), "write it anew with CLUSTERCTL_REGENERATE=1");
-    assert_eq!(
-        steady(&read("docs/terminal.svg")),
-        steady(&picture),
-        "write it anew with CLUSTERCTL_REGENERATE=1"
-    );
+    assert_same(shown, text);
+    assert_same(&read("docs/terminal.svg"), &picture);
+}
+
+#[track_caller]
+fn assert_same(written: &str, made: &str) {
+    let (written, made) = (steady(written), steady(made));
+    for (written, made) in written.lines().zip(made.lines()) {
+        assert_eq!(written, made, "write it anew with CLUSTERCTL_REGENERATE=1");
+    }
+    assert_eq!(written.lines().count(), made.lines().count(), "write it anew with CLUSTERCTL_REGENERATE=1");
 }
 
 /// The same text whenever and wherever it is made: durations are `0.0s`, slots `N`.
