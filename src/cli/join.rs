@@ -16,6 +16,7 @@ use crate::core::limits;
 use crate::core::membership::SubmitterTrust;
 use crate::core::refusal::Refusal;
 use crate::net::dial;
+use crate::process::run_as::run_as;
 use crate::process::{detach, facts, title};
 use crate::store::place::{self, Endpoint, StateRoot, Surroundings};
 use crate::worker::{Ending, JoinError, JoinMode, JoinOptions, PoolAddress, RootJobs};
@@ -46,8 +47,11 @@ pub(super) struct JoinArgs {
     /// Take everybody's jobs, although they could read the state of a pool of this user on this machine
     #[arg(long)]
     trust_submitters: bool,
+    /// Go on as this user, if root starts it
+    #[arg(long, value_name = "USER")]
+    run_as: Option<String>,
     /// Run jobs as root
-    #[arg(long)]
+    #[arg(long, conflicts_with = "run_as")]
     allow_root: bool,
     #[arg(long, hide = true, value_name = "DIR")]
     local_state: Option<PathBuf>,
@@ -62,6 +66,9 @@ impl JoinArgs {
 
 /// Joins a pool, and works for it until it is drained, stopped or refused.
 pub(super) fn join(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
+    if let Some(user) = &args.run_as {
+        run_as(user, global.state.as_deref()).map_err(|error| Failure::new("usage", format!("{error:#}")))?;
+    }
     wipe_token(args.token());
     let (to, default) = match &args.local_state {
         Some(state) => {

@@ -14,6 +14,7 @@ mod launch;
 pub mod limit;
 pub mod listeners;
 mod packet;
+pub mod run_as;
 mod signal;
 mod spawn;
 mod spool;

@@ -75,7 +75,7 @@ fn check_root(options: &JoinOptions) -> Result<(), JoinError> {
         return Ok(());
     }
     let refused = Refusal::new("root-refused", "a worker does not run jobs as root")
-        .hint("clusterctl worker join --allow-root … (who may submit then owns this machine)");
+        .hint("--run-as USER, or --allow-root (who may submit then owns this machine)");
     Err(JoinError::Refused(refused))
 }
 

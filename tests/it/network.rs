@@ -1,6 +1,7 @@
 //! Pool, workers and a client, each with keys of their own, over TLS.
 
 use std::io::BufRead;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use clusterctl::core::id::Fingerprint;
@@ -346,4 +347,33 @@ fn a_worker_that_could_read_the_pools_state_takes_its_owners_jobs_alone() {
         why,
         "1 queued: the workers that fit take only their pool owner's jobs (worker join --trust-submitters)\n"
     );
+}
+
+#[test]
+fn a_worker_that_root_starts_runs_no_job_as_root_unless_it_is_told_to() {
+    if !nix::unistd::Uid::current().is_root() {
+        skipped("a worker that root starts (run this as root)");
+        return;
+    }
+    let cluster = Cluster::start();
+    let site = cluster.site.path().to_owned();
+    let token = cluster.token("--worker");
+    let home = cluster.site.home("w1");
+    let worker = |more: &[&str]| {
+        let mut command = home.command(["worker", "join", &cluster.address, "--token", &token]);
+        command.args(["--name", "w1", "--state"]).arg(site.join("w1-state")).args(more);
+        command
+    };
+
+    let refused: Done = worker(&[]).output().unwrap().into();
+    let nobody: Done = worker(&["--run-as", "no-such-user"]).output().unwrap().into();
+    // Another user must get to the state, and to nothing else.
+    std::fs::set_permissions(&site, std::fs::Permissions::from_mode(0o711)).unwrap();
+    let _worker = Process::logged(&home, worker(&["--run-as", "nobody"]));
+    cluster.wait_for_worker("w1", "ready");
+
+    assert!(refused.stderr.starts_with("error: a worker does not run jobs as root\n"), "{refused:?}");
+    assert_eq!((nobody.code, nobody.stderr.contains("there is no user \"no-such-user\"")), (2, true));
+    let told = cluster.operator.run(["run", "id -un; id -Gn; echo $USER $LOGNAME; stat -c %U ."]).ok();
+    assert_eq!(told, "nobody\nnogroup\nnobody nobody\nnobody\n");
 }
