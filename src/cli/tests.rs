@@ -46,19 +46,19 @@ fn assert_parses(line: &str) -> usize {
 fn every_command_line_that_a_document_shows_can_be_typed() {
     let mut seen = 0;
     for document in DOCUMENTS {
-        let mut in_block = false;
-        for line in document.lines() {
-            if line.starts_with("```") {
-                in_block = !in_block;
-            } else if in_block {
-                // As `$ …` or `head$ …`; what is behind another prompt is no shell's.
-                seen += line.split_once("$ ").map_or(0, |(_, typed)| assert_parses(typed));
-            } else {
-                let spans = line.split('`').skip(1).step_by(2);
-                seen +=
-                    spans.filter(|span| span.starts_with("clusterctl ")).map(assert_parses).sum::<usize>();
+        let mut outside = String::new();
+        for (n, part) in document.split("\n```").enumerate() {
+            if n % 2 == 0 {
+                outside += part;
+                continue;
             }
+            // As `$ …` or `head$ …`; what is behind another prompt is no shell's.
+            let typed = part.lines().filter_map(|line| line.split_once("$ "));
+            seen += typed.map(|(_, typed)| assert_parses(typed)).sum::<usize>();
         }
+        let spans = outside.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " "));
+        let spans = spans.filter(|span| span.starts_with("clusterctl "));
+        seen += spans.map(|span| assert_parses(&span)).sum::<usize>();
     }
     assert!(seen > 30, "only {seen} commands were found");
 }

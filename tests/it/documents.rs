@@ -109,9 +109,10 @@ fn what_a_document_names_is_there() {
     }
 }
 
-/// What stands between backticks within a line.
-fn spans(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
+/// What stands between backticks outside of blocks, each on one line.
+fn spans(text: &str) -> Vec<String> {
+    let outside: Vec<&str> = text.split("\n```").step_by(2).collect();
+    outside.join("\n").split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
 }
 
 fn variables(text: &str) -> BTreeSet<String> {
