@@ -17,17 +17,19 @@ fn main() {
             .run(file)
             .expect("the compiled schema is whole");
     }
-    println!("cargo::rustc-env=CLUSTERCTL_REVISION={}", revision());
-    println!("cargo::rerun-if-changed=.git/HEAD");
+    println!(
+        "cargo::rustc-env=CLUSTERCTL_REVISION={}",
+        git(&["rev-parse", "--short", "HEAD"]).unwrap_or_default()
+    );
+    // It grows with every commit and every checkout.
+    let moves = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|path| Path::new(path).exists());
+    if let Some(path) = moves {
+        println!("cargo::rerun-if-changed={path}");
+    }
 }
 
-/// The commit that is built, or nothing outside a checkout.
-fn revision() -> String {
-    Command::new("git")
-        .args(["rev-parse", "--short", "HEAD"])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        .unwrap_or_default()
+/// What git says, in a checkout.
+fn git(words: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(words).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,10 +1,12 @@
 //! The command line's root: global options, every verb, and which role each belongs to.
 
+mod crash;
 mod join;
 mod log;
 mod serve;
 
 use std::io::{IsTerminal, Read};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,6 +26,9 @@ use crate::core::timing::Timing;
 use crate::process::executor::ExecutorOptions;
 use crate::process::{executor, keeper};
 use crate::store::place::{StateRoot, Surroundings};
+
+/// The exit code where that is a job's, and there is none.
+const NO_RESULT: u8 = 125;
 
 /// A cluster that you talk to like a shell.
 ///
@@ -180,12 +185,19 @@ struct KeeperArgs {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    crash::tell_people();
     let mut cli = Cli::parse();
     // A variable that is empty says nothing.
     cli.global.pool.take_if(|pool| pool.is_empty());
     cli.global.state.take_if(|state| state.as_os_str().is_empty());
     let format = cli.global.output;
-    match dispatch(cli) {
+    let crashed = match &cli.command {
+        None | Some(Command::Run(_) | Command::Wait(_)) => NO_RESULT,
+        Some(_) => 1,
+    };
+    // What there is to say of a panic has been said.
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| dispatch(cli)));
+    match ended.unwrap_or(Ok(crashed)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             failure.print(format);
@@ -281,9 +293,9 @@ async fn bare(mut session: Session, lines: bool, manner: Manner) -> Result<u8, F
     job_result(run::run_spec(&mut session, &spec, run::How::default(), manner).await)
 }
 
-/// Where the exit code is a job's, every failure of ours is 125, but for what was mistyped.
+/// Where the exit code is a job's, every failure of ours is `NO_RESULT`, but for what was mistyped.
 fn job_result(result: Result<u8, Failure>) -> Result<u8, Failure> {
-    result.map_err(|failure| Failure { exit: if failure.exit == 2 { 2 } else { 125 }, ..failure })
+    result.map_err(|failure| Failure { exit: if failure.exit == 2 { 2 } else { NO_RESULT }, ..failure })
 }
 
 /// The durations of the promises; tests run all processes on a faster clock.

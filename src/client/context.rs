@@ -84,6 +84,11 @@ pub fn history_path() -> Option<PathBuf> {
     base("XDG_STATE_HOME", ".local/state").map(|base| base.join("clusterctl/history"))
 }
 
+/// Where reports of faults in the program lie.
+pub fn crash_directory() -> Option<PathBuf> {
+    base("XDG_STATE_HOME", ".local/state").map(|base| base.join("clusterctl"))
+}
+
 fn base(variable: &str, below_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below_home)))
