@@ -37,7 +37,7 @@ const NO_RESULT: u8 = 125;
 #[derive(Parser, Debug)]
 #[command(name = "clusterctl", version = crate::build(), arg_required_else_help = false)]
 #[command(
-    after_help = "Examples:\n  clusterctl\n  clusterctl run 'echo hello from $(hostname)'\n  printf 'make\\nmake test\\n' | clusterctl"
+    after_help = "Examples:\n  clusterctl\n  clusterctl run 'echo hello from $(hostname)'\n  printf 'cd /tmp\\nls\\n' | clusterctl"
 )]
 struct Cli {
     #[command(flatten)]
@@ -72,11 +72,13 @@ struct Global {
 enum Command {
     /// Run a script to its end
     #[command(
-        after_help = "Examples:\n  clusterctl run 'echo hello'\n  clusterctl run --where 'gpu=a100 && !spot' ./train.sh\n  clusterctl run --array 1-200 './sim --seed $CLUSTERCTL_TASK' > results.txt"
+        after_help = "Examples:\n  clusterctl run 'echo hello'\n  clusterctl run --where 'gpu=a100 && !spot' -f train.sh\n  clusterctl run --array 1-200 '~/sim --seed $CLUSTERCTL_TASK' > results.txt"
     )]
     Run(run::RunArgs),
     /// Submit a script, print its id, and leave it alone
-    #[command(after_help = "Examples:\n  id=$(clusterctl submit 'make test')\n  clusterctl logs -f $id")]
+    #[command(
+        after_help = "Examples:\n  id=$(clusterctl submit --cwd ~/src 'make test')\n  clusterctl logs -f $id"
+    )]
     Submit(run::RunArgs),
     /// List jobs
     #[command(
@@ -310,3 +312,6 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 fn internal(error: anyhow::Error) -> Failure {
     Failure::new("internal", format!("{error:#}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! How a task ended, and what it used. Values only: what follows from an outcome is decided by `core::retry`.
+//! How a task ended, and what it used. Values only: what follows from an outcome is decided by `core::pool`.
 
 use std::fmt;
 use std::time::Duration;
