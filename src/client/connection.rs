@@ -319,10 +319,15 @@ impl Session {
         let name = self.target.name();
         match error {
             DialError::Unreachable { reason } => {
-                let host = host_of(address);
+                let hint = match &self.target {
+                    Target::Local(name, _) => format!("clusterctl pool serve --name {name}"),
+                    Target::Private | Target::Remote(..) => {
+                        format!("is it running? on {}: clusterctl pool status", host_of(address))
+                    }
+                };
                 let place = if address.contains(':') { format!(" at {address}") } else { String::new() };
                 Failure::new("unreachable", format!("cannot reach pool \"{name}\"{place}: {reason}"))
-                    .hint(format!("is it running? on {host}: clusterctl pool status"))
+                    .hint(hint)
             }
             DialError::OtherKey { presented } => {
                 let expected = match &self.target {

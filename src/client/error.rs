@@ -91,6 +91,7 @@ impl From<Refusal> for Failure {
             "unreachable" | "key-mismatch" | "version-skew" => 4,
             code if code.starts_with("auth-") => 5,
             "not-running" | "not-unknown" | "nothing-failed" | "worker-running" | "db-locked" => 6,
+            "unplaceable" => 7,
             _ => 1,
         };
         Self { refusal, exit }

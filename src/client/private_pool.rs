@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error::Failure;
+use super::render;
 use crate::store::place::{StateRoot, private_pool_name};
 
 /// The pool's log, in its state directory.
@@ -61,5 +62,6 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
 /// What newcomers must know of the private pool.
 pub fn banner(slots: u32) -> String {
     let slots = if slots == 0 { crate::process::facts::cpus() } else { slots };
-    format!("private pool on this machine: {slots} slots · join others with: clusterctl pool serve")
+    let slots = render::some(slots.into(), "slot");
+    format!("private pool on this machine: {slots} · join others with: clusterctl pool serve")
 }

@@ -15,6 +15,11 @@ const QUEUED_NOTICEABLE: Duration = Duration::from_millis(500);
 /// Script text in a table, in characters.
 const SCRIPT_SHOWN: usize = 60;
 
+/// So many of something: `1 worker`, `3 workers`.
+pub fn some(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// A duration as people read it: `0.3s`, `41.3s`, `2m05s`, `3h07m`, `2d4h`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();

@@ -107,7 +107,13 @@ pub(super) fn presented(stream: &TlsStream<TcpStream>) -> Result<Fingerprint, Di
 /// # Errors
 /// When nobody listens there, or somebody else does.
 pub async fn dial_local(path: &Path) -> Result<Connection, DialError> {
-    let unreachable = |error: io::Error| DialError::Unreachable { reason: os_words(&error) };
+    let unreachable = |error: io::Error| {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "it is not running".to_owned(),
+            _ => os_words(&error),
+        };
+        DialError::Unreachable { reason }
+    };
     let stream = UnixStream::connect(path).await.map_err(unreachable)?;
     let uid = stream.peer_cred().map_err(unreachable)?.uid();
     let own = nix::unistd::Uid::current().as_raw();

@@ -83,7 +83,7 @@ pub async fn jobs(session: &mut Session, args: &JobsArgs, manner: Manner) -> Res
                 crate::say::result(format_args!("{}", render::jobs(&jobs, now)));
             }
             if older > 0 {
-                say!("{older} older jobs hidden (--all)");
+                say!("{} hidden (--all)", render::some(older, "older job"));
             }
         }
         (Format::Json, _) => {

@@ -58,21 +58,26 @@ pub async fn ask(session: &mut Session) -> Result<PoolStatus, Failure> {
 /// When it does not run.
 pub async fn stop(session: &mut Session, manner: Manner) -> Result<u8, Failure> {
     running(session).await?;
+    let name = ask(session).await?.name;
     let admin = session.admin().await?;
     let mut request = admin.stop_request();
     request.get().set_why(StopReason::Asked);
     let answer = request.send().promise.await?;
     let (running, queued) = (answer.get()?.get_running(), answer.get()?.get_queued());
     wait_until_gone(session).await;
-    let name = session.target().name();
     let mut sentence = format!("pool \"{name}\" stopped");
-    if running + queued > 0 {
-        sentence += &format!(
-            "\n  {running} running go on at their workers, {queued} queued wait for the pool to come back"
-        );
-    }
+    sentence += &match running {
+        0 => String::new(),
+        1 => "\n  1 task goes on at its worker".to_owned(),
+        n => format!("\n  {n} tasks go on at their workers"),
+    };
+    sentence += &match queued {
+        0 => String::new(),
+        1 => "\n  1 task waits for the pool to come back".to_owned(),
+        n => format!("\n  {n} tasks wait for the pool to come back"),
+    };
     let document = serde_json::json!({ "v": 1, "stopped": name, "running": running, "queued": queued });
-    tell_done(manner, &sentence, name, document);
+    tell_done(manner, &sentence, &name, document);
     Ok(0)
 }
 

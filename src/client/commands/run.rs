@@ -371,8 +371,7 @@ pub async fn conclude_array(session: &mut Session, info: &JobInfo, workers: usiz
         info.started.zip(info.ended).map_or(Duration::ZERO, |(start, end)| render::between(start, end));
     let place = match workers {
         0 => String::new(),
-        1 => " on 1 worker".to_owned(),
-        n => format!(" on {n} workers"),
+        n => format!(" on {}", render::some(n as u64, "worker")),
     };
     if bad == 0 {
         if std::io::stderr().is_terminal() {

@@ -72,8 +72,12 @@ pub(super) fn parse(text: &str) -> Result<MetaCommand, Failure> {
     match Meta::try_parse_from(&words) {
         Ok(Meta { command: MetaCommand::Run(mut args) }) => {
             if !args.words.is_empty() {
-                let script = behind(text, words.len() - args.words.len());
-                args.words = vec![script.into()];
+                let typed = behind(text, words.len() - args.words.len());
+                // One word in quotes is meant as in a shell: a script, and not a command of that name.
+                let is_quoted = args.words.len() == 1 && typed.starts_with(['\'', '"']);
+                if !is_quoted {
+                    args.words = vec![typed.into()];
+                }
             }
             Ok(MetaCommand::Run(args))
         }
@@ -146,6 +150,8 @@ mod tests {
         assert_eq!(script("run grep 'a  b' \"$F\" | wc -l # all"), ["grep 'a  b' \"$F\" | wc -l # all"]);
         assert_eq!(script("run --name 'x' -- echo  \"$HOME\""), ["echo  \"$HOME\""]);
         assert_eq!(script("run --env 'A=b c' echo"), ["echo"]);
+        assert_eq!(script("run 'cd /; pwd'"), ["cd /; pwd"]);
+        assert_eq!(script("run 'a b' c"), ["'a b' c"]);
     }
 
     #[test]

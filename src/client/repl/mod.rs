@@ -117,11 +117,11 @@ impl Repl {
             );
         } else {
             render::dim(&format!(
-                "clusterctl {} · pool {} · {} workers, {} slots, {} queued · :help for commands, Ctrl-D to leave",
+                "clusterctl {} · pool {} · {}, {}, {} queued · :help for commands, Ctrl-D to leave",
                 env!("CARGO_PKG_VERSION"),
                 status.name,
-                status.workers,
-                status.slots,
+                render::some(status.workers.into(), "worker"),
+                render::some(status.slots.into(), "slot"),
                 status.queued
             ));
         }
@@ -129,10 +129,8 @@ impl Repl {
             let all = JobFilter { all: true, ..JobFilter::default() };
             let (jobs, _) = list(&mut self.session, &all, 1000).await?;
             let ended = jobs.iter().filter(|job| job.ended.is_some_and(|ended| ended >= left)).count();
-            match ended {
-                0 => {}
-                1 => render::dim("1 job ended since you left: :jobs"),
-                n => render::dim(&format!("{n} jobs ended since you left: :jobs")),
+            if ended > 0 {
+                render::dim(&format!("{} ended since you left: :jobs", render::some(ended as u64, "job")));
             }
         }
         Ok(())
