@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error::Failure;
 use super::render;
+use crate::core::refusal::os_words;
 use crate::store::place::{StateRoot, private_pool_name};
 
 /// The pool's log, in its state directory.
@@ -54,9 +55,11 @@ pub fn start(root: &StateRoot) -> Result<(), Failure> {
         .fact("log", log_path.display()))
 }
 
-fn make_private(directory: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+fn make_private(directory: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+        Failure::new("io", format!("cannot make {}: {}", directory.display(), os_words(&error)))
+            .hint("--state DIR")
+    })
 }
 
 /// What newcomers must know of the private pool.
