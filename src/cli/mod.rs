@@ -40,22 +40,23 @@ const NO_RESULT: u8 = 125;
     after_help = "Examples:\n  clusterctl\n  clusterctl run 'echo hello from $(hostname)'\n  printf 'cd /tmp\\nls\\n' | clusterctl"
 )]
 struct Cli {
-    #[command(flatten)]
-    global: Global,
     /// Run standard input line by line, as a person would type it
     #[arg(long)]
     repl: bool,
+    #[command(flatten)]
+    global: Global,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "For every command")]
 struct Global {
     /// Which pool: a context, a pool of this user, or HOST:PORT of a context
-    #[arg(long, global = true, env = "CLUSTERCTL_POOL", value_name = "NAME")]
+    #[arg(long, global = true, env = "CLUSTERCTL_POOL", hide_env_values = true, value_name = "NAME")]
     pool: Option<String>,
     /// Where state lies
-    #[arg(long, env = "CLUSTERCTL_STATE", value_name = "DIR")]
+    #[arg(long, env = "CLUSTERCTL_STATE", hide_env_values = true, value_name = "DIR")]
     state: Option<PathBuf>,
     /// How results are written
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
