@@ -163,9 +163,14 @@ impl Agent {
         let positions: BTreeMap<Fence, u64> = told.positions.iter().copied().collect();
         let fences: Vec<Fence> = self.attempts.keys().copied().collect();
         for fence in fences {
-            let position = positions.get(&fence).copied().unwrap_or(0);
-            self.acknowledged.insert(fence, position);
-            self.tell(ToExecutor::SendFrom { fence, position });
+            if unwanted.contains(&fence) {
+                // Its end is reported without: nobody acknowledges output of what is not wanted.
+                self.acknowledged.insert(fence, u64::MAX);
+            } else {
+                let position = positions.get(&fence).copied().unwrap_or(0);
+                self.acknowledged.insert(fence, position);
+                self.tell(ToExecutor::SendFrom { fence, position });
+            }
             self.report_again(fence);
         }
         if self.intent != Intent::Work {
@@ -485,6 +490,19 @@ mod tests {
 
         let wanted = AgentEffect::Tell(ToExecutor::SendFrom { fence: fence(), position: 5 });
         assert!(agent.poll_effects().contains(&wanted));
+    }
+
+    #[test]
+    fn the_end_of_what_is_not_wanted_is_reported_whatever_became_of_its_output() {
+        let mut agent = running();
+        agent.handle_durable(fence(), 5);
+        agent.handle_disconnected();
+        agent.handle_registered(at(0), 2, &Registered { kill: vec![fence()], ..told() });
+        agent.poll_effects();
+
+        agent.handle_executor(FromExecutor::Ended(ended(5)));
+
+        assert_eq!(reports(&mut agent), [Report::Ended(ended(5))]);
     }
 
     #[test]

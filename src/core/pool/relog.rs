@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::id::{Fingerprint, JobId, TokenId, WorkerId};
 use crate::core::record::Record;
-use crate::core::time::Now;
+use crate::core::time::{Now, Timestamp};
 
 use super::Pool;
 
@@ -89,26 +89,24 @@ impl Pool {
     /// Repeats what is overdue.
     pub(super) fn relog(&mut self, now: Now) {
         for item in self.relog.overdue(self.turn.len()) {
-            let record = match item {
-                Item::Counters => Record::Counters(self.counters),
-                Item::Job(id) => match self.jobs.get(&id) {
-                    Some(job) => Record::Job(Box::new(job.state(now.at))),
-                    None => continue,
-                },
-                Item::Worker(id) => match self.workers.get(&id) {
-                    Some(worker) => Record::Worker(worker.state.clone()),
-                    None => continue,
-                },
-                Item::Client(key) => match self.clients.get(&key) {
-                    Some(client) => Record::Client(client.clone()),
-                    None => continue,
-                },
-                Item::Token(id) => match self.tokens.get(&id) {
-                    Some(token) => Record::Token(token.clone()),
-                    None => continue,
-                },
-            };
-            self.record(now, record);
+            if let Some(record) = self.full_record(now.at, item) {
+                self.record(now, record);
+            }
         }
+    }
+
+    /// All that the log has to tell, as the records by which it would be told anew.
+    pub fn remembered(&self, now: Timestamp) -> Vec<Record> {
+        self.relog.by_item.keys().filter_map(|&item| self.full_record(now, item)).collect()
+    }
+
+    fn full_record(&self, now: Timestamp, item: Item) -> Option<Record> {
+        Some(match item {
+            Item::Counters => Record::Counters(self.counters),
+            Item::Job(id) => Record::Job(Box::new(self.jobs.get(&id)?.state(now))),
+            Item::Worker(id) => Record::Worker(self.workers.get(&id)?.state.clone()),
+            Item::Client(key) => Record::Client(self.clients.get(&key)?.clone()),
+            Item::Token(id) => Record::Token(self.tokens.get(&id)?.clone()),
+        })
     }
 }

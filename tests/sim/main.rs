@@ -1,0 +1,95 @@
+//! A seeded simulation of the pool's life: the real decisions of `core::pool` and `core::agent` on a virtual clock, amid
+//! crashes, lost links and dying machines, without sockets, threads or tasks.
+//!
+//! ```text
+//!   clients ──> pool process (core::pool, turn by turn) ──> disk (the program's store)
+//!                  ^  │
+//!                  │  v   links that delay, break, and are cut
+//!               agents (core::agent) ──> model executors ──> model keepers ──> scripts
+//! ```
+//!
+//! A run is made of one number, its seed, and says it when it fails. `CLUSTERCTL_SIM_SEED=S` replays one seed with every
+//! event told; `CLUSTERCTL_SIM_SEEDS=N` runs N seeds instead of those that a normal test run takes.
+// A test's helpers may unwrap, and nothing of a test binary is reached from outside, so `pub` says all there is to say.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod agent_dial;
+mod agent_loop;
+mod agent_process;
+mod answer;
+mod calm;
+mod client;
+mod client_doors;
+mod disk;
+mod executor;
+mod fault;
+mod follower;
+mod history;
+mod keeper;
+mod link;
+mod machine;
+mod machine_life;
+mod message;
+mod plan;
+mod planted;
+mod pool_doors;
+mod pool_process;
+mod random;
+mod run;
+mod schedule;
+mod script;
+mod spool;
+mod trace;
+mod wish;
+mod world;
+
+use plan::{Mode, Plant};
+use run::{how_to_replay, run};
+use trace::Detail;
+
+/// Seeds that a normal run takes, for each mode.
+const SEEDS: u64 = 30;
+
+#[test]
+fn safety_nothing_bad_happens_whatever_fails() {
+    run_seeds(Mode::Safety);
+}
+
+#[test]
+fn liveness_everything_comes_to_rest_when_faults_cease() {
+    run_seeds(Mode::Liveness);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [1, 2, 3] {
+        let digest = || run(seed, Mode::Safety, Plant::Nothing, Detail::Digested).digest;
+
+        assert_eq!(digest(), digest(), "seed {seed}");
+    }
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number of seeds, or a seed"))
+}
+
+fn run_seeds(mode: Mode) {
+    let (seeds, detail) = match number("CLUSTERCTL_SIM_SEED") {
+        Some(seed) => (vec![seed], Detail::Told),
+        None => ((1..=number("CLUSTERCTL_SIM_SEEDS").unwrap_or(SEEDS)).collect(), Detail::Silent),
+    };
+    let failures: Vec<String> = seeds.iter().filter_map(|&seed| judge(seed, mode, detail)).collect();
+    let shown = failures.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
+    assert!(failures.is_empty(), "{} of {} seeds failed\n{shown}", failures.len(), seeds.len());
+}
+
+/// Runs a seed; what is wrong with it, if anything is.
+fn judge(seed: u64, mode: Mode, detail: Detail) -> Option<String> {
+    let verdict = std::panic::catch_unwind(|| run(seed, mode, Plant::Nothing, detail));
+    let broken = match verdict {
+        Ok(verdict) => verdict.violations.iter().take(3).map(|broken| format!("  {broken}\n")).collect(),
+        Err(_) => "  it panicked, as told above\n".to_owned(),
+    };
+    (!broken.is_empty()).then(|| format!("{broken}{}", how_to_replay(seed, mode)))
+}
