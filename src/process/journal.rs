@@ -1,10 +1,11 @@
 //! The journal of starts: what an executor received, and what it began to start, for the one that comes after it.
 //!
-//! No fsync: after a power cut it tells nothing, which the boot id in its first line shows. It is written anew, with what
-//! still counts, when it has grown long.
+//! No fsync: after a power cut it tells nothing, which the boot id in its first line shows. It tells nothing either where
+//! it was copied to, since whoever wrote it may live: device and inode of its directory are in that line, too. It is
+//! written anew, with what still counts, when it has grown long.
 //!
 //! ```text
-//!   executor 7f3a… 5e1c…-boot-id /tmp/clusterctl-1000/worker-Xy12
+//!   executor 7f3a… 5e1c…-boot-id 2049:131 /tmp/clusterctl-1000/worker-Xy12
 //!   received 42.0#1@00ab…
 //!   starting 42.0#1@00ab…
 //! ```
@@ -12,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::core::id::{AttemptNumber, Fence, Incarnation, JobId, JobNonce, TaskId};
@@ -41,6 +42,8 @@ pub struct JournalOf {
     pub incarnation: Incarnation,
     /// Of the boot that it ran in: of another boot it tells nothing.
     pub boot_id: String,
+    /// The directory that it was written in, by device and inode.
+    pub place: String,
     /// Below which its workspaces were, if that is a place for workspaces at all.
     pub workspaces: Option<PathBuf>,
     /// What it received and never began to start.
@@ -58,10 +61,11 @@ impl Journal {
         workspaces: &Path,
     ) -> io::Result<Self> {
         let path = directory.join(PRESENT);
-        if let Some(past) = read(&path)? {
+        if let Some(past) = read_there(&path)? {
             fs::rename(&path, directory.join(format!("{PAST}{:016x}", past.incarnation.0)))?;
         }
-        let header = format!("executor {:016x} {boot_id} {}\n", incarnation.0, workspaces.display());
+        let place = place_of(directory)?;
+        let header = format!("executor {:016x} {boot_id} {place} {}\n", incarnation.0, workspaces.display());
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
         let mut journal = Self { file, path, header, bytes: 0, long: LONG_BYTES };
         journal.write(&journal.header.clone())?;
@@ -105,7 +109,8 @@ impl Journal {
     }
 }
 
-/// What earlier executors in this directory left and nobody has forgotten.
+/// What earlier executors in this directory left and nobody has forgotten. One that came here with a copy of their
+/// directory is none of ours.
 ///
 /// # Errors
 /// When the directory or a journal cannot be read.
@@ -114,7 +119,7 @@ pub fn read_journals(directory: &Path) -> io::Result<Vec<JournalOf>> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(PAST) {
-            journals.extend(read(&entry.path())?);
+            journals.extend(read_there(&entry.path())?);
         }
     }
     Ok(journals)
@@ -129,6 +134,18 @@ pub fn forget_journals(directory: &Path, journals: &[JournalOf]) -> io::Result<(
         fs::remove_file(directory.join(format!("{PAST}{:016x}", journal.incarnation.0)))?;
     }
     Ok(())
+}
+
+/// The journal at a path, if it was written there.
+fn read_there(path: &Path) -> io::Result<Option<JournalOf>> {
+    let place = place_of(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(read(path)?.filter(|journal| journal.place == place))
+}
+
+/// A directory as the kernel knows it: a copy is another one.
+fn place_of(directory: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(directory)?;
+    Ok(format!("{}:{}", metadata.dev(), metadata.ino()))
 }
 
 fn read(path: &Path) -> io::Result<Option<JournalOf>> {
@@ -157,11 +174,12 @@ fn read(path: &Path) -> io::Result<Option<JournalOf>> {
 }
 
 fn parse_header(line: &str) -> Option<JournalOf> {
-    let mut words = line.splitn(4, ' ').skip(1);
+    let mut words = line.splitn(5, ' ').skip(1);
     let incarnation = Incarnation(u64::from_str_radix(words.next()?, 16).ok()?);
     let boot_id = words.next()?.to_owned();
+    let place = words.next()?.to_owned();
     let workspaces = words.next().map(PathBuf::from).filter(|path| workspace::is_root(path));
-    Some(JournalOf { incarnation, boot_id, workspaces, ..JournalOf::default() })
+    Some(JournalOf { incarnation, boot_id, place, workspaces, ..JournalOf::default() })
 }
 
 /// Reads a fence as it is displayed.
@@ -208,6 +226,7 @@ mod tests {
         let expected = JournalOf {
             incarnation: Incarnation(1),
             boot_id: "boot".into(),
+            place: place_of(directory.path()).unwrap(),
             workspaces: Some("/w s/clusterctl-7/worker-x".into()),
             never_started: [fence(1)].into(),
             started: [fence(2)].into(),
@@ -215,6 +234,20 @@ mod tests {
         assert_eq!(past, [expected]);
         forget_journals(directory.path(), &past).unwrap();
         assert_eq!(read_journals(directory.path()).unwrap(), []);
+    }
+
+    #[test]
+    fn a_copy_of_a_directory_proves_nothing_of_the_executor_that_it_is_a_copy_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = begin(directory.path(), 1);
+        journal.received(fence(1)).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        fs::copy(directory.path().join(PRESENT), copy.path().join(PRESENT)).unwrap();
+        fs::copy(directory.path().join(PRESENT), copy.path().join("journal-0000000000000007")).unwrap();
+
+        let _other = begin(copy.path(), 2);
+
+        assert_eq!(read_journals(copy.path()).unwrap(), []);
     }
 
     #[test]
@@ -250,7 +283,11 @@ mod tests {
     #[test]
     fn a_header_cannot_name_any_directory_for_removal() {
         for path in ["/", "/home", "/tmp/worker-x", "/clusterctl-7/../worker-x/"] {
-            assert_eq!(parse_header(&format!("executor 1 boot {path}")).unwrap().workspaces, None, "{path}");
+            assert_eq!(
+                parse_header(&format!("executor 1 boot 1:2 {path}")).unwrap().workspaces,
+                None,
+                "{path}"
+            );
         }
     }
 }
