@@ -16,7 +16,7 @@ use self::join::JoinArgs;
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
 use crate::client::commands::{
-    self, cancel, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
+    self, cancel, clients, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
 };
 use crate::client::connection::Session;
 use crate::client::error::Failure;
@@ -114,6 +114,11 @@ enum Command {
         after_help = "Examples:\n  clusterctl workers\n  clusterctl workers show n1\n  clusterctl workers remove n2"
     )]
     Workers(workers::WorkersArgs),
+    /// Who was let in by a token to submit jobs
+    #[command(after_help = "Examples:\n  clusterctl clients\n  clusterctl clients revoke ann")]
+    Clients(clients::ClientsArgs),
+    /// Who you are to the pool
+    Whoami,
     /// Serve a pool, or look after one
     #[command(subcommand)]
     Pool(PoolCommand),
@@ -266,6 +271,8 @@ async fn client(
             cancel::retry(session, &args, none, |id| commands::tell_id(id, manner)).await.map(|()| 0)
         }
         Command::Workers(args) => workers::workers(session, &args, manner).await,
+        Command::Clients(args) => clients::clients(session, &args, manner).await,
+        Command::Whoami => clients::whoami(session, manner).await,
         Command::Token(action) => token::token(session, &action, manner).await,
         Command::Pool(PoolCommand::Status(_)) => pool_commands::status(session, manner).await,
         Command::Pool(PoolCommand::Stop(_)) => pool_commands::stop(session, manner).await,

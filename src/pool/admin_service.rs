@@ -121,6 +121,42 @@ impl admin::Server for PoolService {
         Ok(())
     }
 
+    async fn clients(
+        self: Rc<Self>,
+        params: admin::ClientsParams,
+        mut results: admin::ClientsResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let after = wire::text::read(params.get_after(), "a name", limits::NAME_BYTES_MAX)?;
+        let limit = wire::text::page(params.get_limit());
+        let mut page = self.shared().pool.update(move |pool, _| pool.client_page(&after, limit)).await?;
+        let keys: Vec<_> = page.clients.iter().map(|client| client.key).collect();
+        for (client, connections) in page.clients.iter_mut().zip(self.shared().peers.connections_of(&keys)) {
+            client.connections = connections;
+        }
+        results.get().set_more(page.more);
+        let mut list = results.get().init_clients(wire::text::count(&page.clients));
+        for (n, client) in (0..).zip(&page.clients) {
+            wire::client::write_info(client, list.reborrow().get(n));
+        }
+        Ok(())
+    }
+
+    async fn revoke_client(
+        self: Rc<Self>,
+        params: admin::RevokeClientParams,
+        mut results: admin::RevokeClientResults,
+    ) -> Result<(), capnp::Error> {
+        let name = wire::text::read(params.get()?.get_name(), "a name", limits::NAME_BYTES_MAX)?;
+        let text = format!("no client \"{name}\"");
+        let revoked = self.shared().pool.update(move |pool, now| pool.revoke_client(now, &name)).await?;
+        if revoked.is_err() {
+            let refused = Refusal::new("no-such-client", text).hint("clusterctl clients");
+            wire::refusal::write(&refused, results.get().init_refused());
+        }
+        Ok(())
+    }
+
     async fn stop(
         self: Rc<Self>,
         params: admin::StopParams,

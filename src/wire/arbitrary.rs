@@ -34,8 +34,8 @@ use crate::core::output::{Chunk, OutputTotals, Stream};
 use crate::core::refusal::Refusal;
 use crate::core::time::WallTime;
 use crate::core::view::{
-    Counts, JobFilter, JobInfo, PoolStatus, TaskEnd, TaskEvent, TaskEventKind, TaskInfo, TaskState,
-    TermCount, Why,
+    ClientInfo, Counts, JobFilter, JobInfo, PoolStatus, TaskEnd, TaskEvent, TaskEventKind, TaskInfo,
+    TaskState, TermCount, Why,
 };
 
 /// A text that may be empty.
@@ -389,5 +389,14 @@ prop_compose! {
         ]),
     ) -> TokenInfo {
         TokenInfo { id, role, name, uses_left, expires, state }
+    }
+}
+
+prop_compose! {
+    pub(super) fn client_info()(
+        (name, owner, key) in (some_text(), some_text(), fingerprint()),
+        (joined, connections, revoked) in (moment(), any::<u32>(), any::<bool>()),
+    ) -> ClientInfo {
+        ClientInfo { name, owner, key, joined, connections, revoked }
     }
 }

@@ -1,6 +1,7 @@
 //! One verb a file: its arguments beside what it does. The REPL's meta-commands are the same ones.
 
 pub mod cancel;
+pub mod clients;
 pub mod context;
 pub mod jobs;
 pub mod logs;

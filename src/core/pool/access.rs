@@ -234,6 +234,10 @@ impl Pool {
         wish: &EnrolWish,
         token: &TokenState,
     ) -> Result<Granted, EnrolRefused> {
+        if self.clients.contains_key(&wish.key) {
+            // A key is one thing, or what it may do would depend on who asks first.
+            return Err(EnrolRefused::Invalid);
+        }
         if self.worker_keys.contains_key(&wish.key) {
             // A key that is known needs no token; one that was removed gets in by none.
             return self.granted_to(&wish.key).ok_or(EnrolRefused::Invalid);
@@ -256,6 +260,9 @@ impl Pool {
         wish: &EnrolWish,
         token: &TokenState,
     ) -> Result<Granted, EnrolRefused> {
+        if self.worker_keys.contains_key(&wish.key) {
+            return Err(EnrolRefused::Invalid);
+        }
         if self.clients.contains_key(&wish.key) {
             return self.granted_to(&wish.key).ok_or(EnrolRefused::Invalid);
         }

@@ -1,5 +1,6 @@
 //! Claims about the pool's decisions, one at a time. Random histories are in `tests/sim`.
 
+mod access;
 mod liveness;
 mod queue;
 mod registration;

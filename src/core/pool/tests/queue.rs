@@ -93,22 +93,3 @@ fn why_counts_the_workers_that_meet_each_term() {
     let met: Vec<_> = why.terms.iter().map(|term| (term.text.as_str(), term.met)).collect();
     assert_eq!(met, [("os=linux", 1), ("gpu=h100", 0)]);
 }
-
-#[test]
-fn a_spent_token_lets_in_the_key_that_spent_it_and_no_other() {
-    let mut world = World::new();
-    let token = world.pool.create_token(world.now, token_wish(), [7; 32]).unwrap();
-    let enrol = |key: u8, role| EnrolWish {
-        token,
-        secret_hash: [7; 32],
-        role,
-        key: Fingerprint([key; 32]),
-        name: Name::parse("n1").unwrap(),
-        choice: NameChoice::Default,
-    };
-
-    assert!(matches!(world.pool.enrol(world.now, enrol(1, Role::Client)), Err(EnrolRefused::WrongRole(_))));
-    assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
-    assert_eq!(world.pool.enrol(world.now, enrol(2, Role::Worker)), Err(EnrolRefused::Spent));
-    assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
-}
