@@ -16,7 +16,7 @@ use self::join::JoinArgs;
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
 use crate::client::commands::{
-    self, cancel, clients, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
+    self, audit, cancel, clients, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
 };
 use crate::client::connection::Session;
 use crate::client::error::Failure;
@@ -119,6 +119,11 @@ enum Command {
     Clients(clients::ClientsArgs),
     /// Who you are to the pool
     Whoami,
+    /// Who did what, and who was let in or not
+    #[command(
+        after_help = "Examples:\n  clusterctl audit\n  clusterctl audit --since 24h --output ndjson\n  clusterctl audit --verify"
+    )]
+    Audit(audit::AuditArgs),
     /// Serve a pool, or look after one
     #[command(subcommand)]
     Pool(PoolCommand),
@@ -272,6 +277,7 @@ async fn client(
         }
         Command::Workers(args) => workers::workers(session, &args, manner).await,
         Command::Clients(args) => clients::clients(session, &args, manner).await,
+        Command::Audit(args) => audit::audit(session, &args, manner).await,
         Command::Whoami => clients::whoami(session, manner).await,
         Command::Token(action) => token::token(session, &action, manner).await,
         Command::Pool(PoolCommand::Status(_)) => pool_commands::status(session, manner).await,

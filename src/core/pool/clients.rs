@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::audit::AuditKind;
 use crate::core::limits;
 use crate::core::record::{ClientState, Record, Validity};
 use crate::core::time::Now;
 use crate::core::view::ClientInfo;
 
-use super::Pool;
 use super::apply::stands;
 use super::batch::Effect;
+use super::{Pool, Viewer};
 
 /// A page of clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,10 +39,11 @@ impl Pool {
     }
 
     /// A client's key is let in no longer. Its jobs go on: they are its owner's.
-    pub fn revoke_client(&mut self, now: Now, name: &str) -> Result<(), UnknownClient> {
+    pub fn revoke_client(&mut self, now: Now, viewer: &Viewer, name: &str) -> Result<(), UnknownClient> {
         let standing = self.clients.values().find(|client| client.name == name && stands(client.validity));
         let mut state = standing.ok_or(UnknownClient)?.clone();
         state.validity = Validity::Revoked;
+        self.audit(now, viewer, AuditKind::ClientRevoked, format!("client {name}"), String::new());
         self.turn.act(Effect::Expel(state.key));
         self.record(now, Record::Client(state));
         Ok(())

@@ -55,9 +55,9 @@ impl World {
 
     /// Adds so much to the log that everything in it is worth repeating.
     fn lengthen_the_log(&mut self) {
-        let token = self.pool.create_token(self.now, token_wish(), [7; 32]).unwrap();
+        let token = self.pool.create_token(self.now, &Viewer::admin("root"), token_wish(), [7; 32]).unwrap();
         for _ in 0..5000 {
-            self.pool.revoke_token(self.now, token).unwrap();
+            self.pool.revoke_token(self.now, &Viewer::admin("root"), token).unwrap();
         }
         for _ in 0..10 {
             self.turn();
@@ -65,7 +65,7 @@ impl World {
     }
 
     fn viewer(&self) -> Viewer {
-        Viewer::Owner(ANN.into())
+        Viewer::client(ANN, ANN, "10.0.0.1")
     }
 
     fn pass(&mut self, seconds: u64) -> Vec<Effect> {
@@ -89,7 +89,10 @@ impl World {
         let request = RequestId(u128::from(self.requests).to_le_bytes());
         let nonce = JobNonce(self.requests);
         self.pool
-            .submit(self.now, Submit { owner: ANN.into(), request, nonce, spec: Arc::new(spec) })
+            .submit(
+                self.now,
+                Submit { viewer: Viewer::client(ANN, ANN, "10.0.0.1"), request, nonce, spec: Arc::new(spec) },
+            )
             .unwrap()
     }
 
