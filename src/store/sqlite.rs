@@ -540,4 +540,28 @@ mod tests {
         let tasks = history.tasks(JobId(3), (Some(2), 2), None).unwrap();
         assert_eq!(tasks.iter().map(|row| row.task.index).collect::<Vec<_>>(), [4, 6]);
     }
+
+    #[test]
+    fn the_audit_trail_is_a_chain_that_goes_on_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        for n in 0..3_u8 {
+            let mut store = SqliteStore::open(directory.path()).unwrap();
+            let epoch = store.acquire().unwrap();
+            load(&mut store);
+            let audit = vec![vec![n, 1], vec![n, 2]];
+            store.append(&Commit { audit, ..commit(epoch, 1 + u64::from(n), &["a"]) }).unwrap();
+        }
+
+        let (rows, newest) = SqliteStore::history(directory.path()).unwrap().audit(0, 100).unwrap();
+
+        assert_eq!((rows.len(), newest), (6, 6));
+        let mut before = [0; 32];
+        for (row, number) in rows.iter().zip(1..) {
+            assert_eq!((row.number, row.before), (number, before));
+            assert_eq!(row.chain, wire::audit::link(&before, number, &row.body));
+            before = row.chain;
+        }
+        let (rows, _) = SqliteStore::history(directory.path()).unwrap().audit(4, 1).unwrap();
+        assert_eq!(rows.iter().map(|row| row.number).collect::<Vec<_>>(), [5]);
+    }
 }

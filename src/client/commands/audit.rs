@@ -105,10 +105,8 @@ async fn verify(session: &mut Session, manner: Manner) -> Result<u8, Failure> {
     let head = last.map_or_else(String::new, |row| data_encoding::HEXLOWER.encode(&row.chain));
     match manner.format {
         Format::Human => {
-            tell!(
-                "{} in order, from number {first} on",
-                render::some(count, "entry").replace("entrys", "entries")
-            );
+            let entries = if count == 1 { "entry" } else { "entries" };
+            tell!("{count} {entries} in order, from number {first} on");
             say!("  head {head}");
         }
         Format::Json | Format::Ndjson => {

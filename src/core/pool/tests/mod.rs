@@ -1,6 +1,7 @@
 //! Claims about the pool's decisions, one at a time. Random histories are in `tests/sim`.
 
 mod access;
+mod audit;
 mod liveness;
 mod queue;
 mod registration;
@@ -12,12 +13,14 @@ use std::time::Duration;
 use super::*;
 use crate::core::access::{Role, TokenWish};
 use crate::core::attempt::AttemptEnd;
+use crate::core::audit::{AuditEntry, AuditKind};
 use crate::core::id::{Incarnation, JobNonce, Name};
 use crate::core::job::{Array, JobSpec};
 use crate::core::label::{Constraint, Labels};
 use crate::core::membership::{Carried, Facts, Report, SubmitterTrust};
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
+use crate::core::record::HistoryItem;
 use crate::core::time::WallTime;
 use crate::core::view::{TaskEventKind, TaskState};
 
@@ -28,6 +31,7 @@ struct World {
     pool: Pool,
     now: Now,
     log: Vec<Record>,
+    trail: Vec<AuditEntry>,
     /// Entries of the log before this number are not needed any longer.
     keep_from: u64,
     requests: u64,
@@ -38,7 +42,7 @@ impl World {
         let mut pool = Pool::new(Timing::default(), Host::default());
         let now = Now { at: Timestamp(0), wall: WallTime(1_000_000) };
         pool.start(now, Epoch(1));
-        Self { pool, now, log: Vec::new(), keep_from: 1, requests: 0 }
+        Self { pool, now, log: Vec::new(), trail: Vec::new(), keep_from: 1, requests: 0 }
     }
 
     /// The pool process is killed, and another begins with what the log still has.
@@ -81,6 +85,10 @@ impl World {
         let Some(batch) = batch else { return Vec::new() };
         self.keep_from = batch.turn().keep_from;
         self.log.extend(batch.turn().records.iter().cloned());
+        self.trail.extend(batch.turn().history.iter().filter_map(|item| match item {
+            HistoryItem::Audit(entry) => Some(entry.clone()),
+            HistoryItem::Task(_) | HistoryItem::Job(_) => None,
+        }));
         batch.into_effects()
     }
 
