@@ -66,6 +66,9 @@ struct JobSpec {
   # At most 1000, without overlap; empty: a plain job.
   atOnce @11 :UInt32;
   # At most so many of the array's tasks at a time; 0: no such bound.
+  secrets @12 :List(Variable);
+  # As `env`, and set after it. From a client the values as they are; a pool answers with empty ones, and remembers them
+  # sealed (12 bytes of nonce, then ChaCha20-Poly1305 with the name as associated data) until the job has ended.
 }
 
 enum Cancel {

@@ -49,6 +49,19 @@ pub struct AttemptEnd {
     pub tail: Vec<Chunk>,
 }
 
+impl AttemptEnd {
+    /// One whose bash was never run.
+    pub fn not_started(fence: Fence, why: &str) -> Self {
+        Self {
+            fence,
+            outcome: Outcome::SpawnFailed(why.to_owned()),
+            usage: Usage::default(),
+            totals: OutputTotals::default(),
+            tail: Vec::new(),
+        }
+    }
+}
+
 /// An attempt that an executor has, as it tells an agent that has just connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {

@@ -89,6 +89,26 @@ impl fmt::Display for Fence {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub [u8; 16]);
 
+/// Names the key of a job's secrets: made of owner and request, so that a request that comes twice has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretsId(pub [u8; 16]);
+
+impl SecretsId {
+    /// Of the job that this request of an owner makes.
+    pub fn of(owner: &str, request: RequestId) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&request.0);
+        hasher.update(owner.as_bytes());
+        Self(hasher.finalize().as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
+    }
+}
+
+impl fmt::Display for SecretsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
 /// SHA-256 of a key's SubjectPublicKeyInfo: what a peer has proved to hold, and the only thing that identifies it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);

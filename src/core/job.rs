@@ -25,6 +25,8 @@ pub struct JobSpec {
     pub constraint: Constraint,
     /// Variables that are set in its environment, in order, after the worker's own.
     pub env: Vec<Variable>,
+    /// Variables whose values are sealed as long as they wait, and erased when the job has ended. Set after `env`.
+    pub secrets: Vec<Variable>,
     /// The directory that it starts in, absolute on the worker, instead of its workspace.
     pub cwd: Option<Vec<u8>>,
     /// Ends each attempt that runs longer.
@@ -173,6 +175,7 @@ impl JobSpec {
             name: None,
             constraint: Constraint::default(),
             env: Vec::new(),
+            secrets: Vec::new(),
             cwd: None,
             timeout: None,
             retries: 0,
@@ -185,18 +188,26 @@ impl JobSpec {
     /// Bytes of script, arguments and environment together, with what each word takes beside its own.
     pub fn bytes(&self) -> usize {
         let args = self.args.iter().map(|arg| arg.len() + WORD_BYTES);
-        let env = self.env.iter().map(|(name, value)| name.len() + value.len() + 2 * WORD_BYTES);
+        let env = self.env.iter().chain(&self.secrets);
+        let env = env.map(|(name, value)| name.len() + value.len() + 2 * WORD_BYTES);
         self.script.len() + args.sum::<usize>() + env.sum::<usize>()
     }
 
-    /// Checks what the types do not say. Called where a request enters, on both sides.
-    pub fn check(&self) -> Result<(), BadSpec> {
-        if self.script.iter().all(u8::is_ascii_whitespace) {
-            return Err(BadSpec::Empty);
-        }
+    /// Checks the values of secrets, and what all of it takes. Called where a request enters: later they are sealed, and
+    /// other bytes.
+    pub fn check_entering(&self) -> Result<(), BadSpec> {
+        self.check()?;
         let bytes = self.bytes();
         if bytes > limits::SPEC_BYTES_MAX {
             return Err(BadSpec::TooBig(bytes));
+        }
+        self.secrets.iter().try_for_each(|(name, value)| check_value(name, value))
+    }
+
+    /// Checks what the types do not say, and what holds for a request as long as it is remembered.
+    pub fn check(&self) -> Result<(), BadSpec> {
+        if self.script.iter().all(u8::is_ascii_whitespace) {
+            return Err(BadSpec::Empty);
         }
         if self.script.contains(&0) {
             return Err(BadSpec::Nul("the script"));
@@ -207,7 +218,7 @@ impl JobSpec {
         if self.args.iter().any(|arg| arg.len() > limits::WORD_BYTES_MAX) {
             return Err(BadSpec::Long("an argument"));
         }
-        for (name, value) in &self.env {
+        for (name, _) in self.env.iter().chain(&self.secrets) {
             let reserved = matches!(
                 name.as_slice(),
                 b"CLUSTERCTL_JOB"
@@ -219,13 +230,8 @@ impl JobSpec {
             if name.is_empty() || reserved || name.contains(&b'=') || name.contains(&0) {
                 return Err(BadSpec::Variable(String::from_utf8_lossy(name).into_owned()));
             }
-            if value.contains(&0) {
-                return Err(BadSpec::Nul("a variable"));
-            }
-            if name.len() + value.len() + 1 > limits::WORD_BYTES_MAX {
-                return Err(BadSpec::Long("a variable"));
-            }
         }
+        self.env.iter().try_for_each(|(name, value)| check_value(name, value))?;
         match &self.cwd {
             Some(cwd) if cwd.first() != Some(&b'/') => {
                 return Err(BadSpec::RelativeDirectory(String::from_utf8_lossy(cwd).into_owned()));
@@ -247,7 +253,7 @@ impl JobSpec {
         blake3::hash(&self.script).to_hex().to_string()
     }
 
-    /// Tells specs apart without keeping them: BLAKE3 of all fields.
+    /// Tells specs apart without keeping them: BLAKE3 of all fields, of secrets the names alone.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut field = |bytes: &[u8]| {
@@ -262,16 +268,35 @@ impl JobSpec {
             field(name);
             field(value);
         }
+        self.secrets.iter().for_each(|(name, _)| field(name));
         field(self.cwd.as_deref().unwrap_or_default());
         let rest = (self.timeout, self.retries, self.priority, self.lost_after, &self.array, self.env.len());
+        field(&(self.secrets.len() as u64).to_le_bytes());
         field(format!("{rest:?}").as_bytes());
         *hasher.finalize().as_bytes()
+    }
+
+    /// The same with nothing in its secrets.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let secrets = self.secrets.iter().map(|(name, _)| (name.clone(), Vec::new())).collect();
+        Self { secrets, ..self.clone() }
     }
 
     /// How many tasks the job has.
     pub fn task_count(&self) -> u64 {
         self.array.as_ref().map_or(1, Array::len)
     }
+}
+
+fn check_value(name: &[u8], value: &[u8]) -> Result<(), BadSpec> {
+    if value.contains(&0) {
+        return Err(BadSpec::Nul("a variable"));
+    }
+    if name.len() + value.len() + 1 > limits::WORD_BYTES_MAX {
+        return Err(BadSpec::Long("a variable"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -309,10 +334,22 @@ mod tests {
         assert_eq!(spec.check(), Err(BadSpec::Empty));
 
         spec.script = vec![b'x'; limits::SPEC_BYTES_MAX + 1];
-        assert_eq!(spec.check(), Err(BadSpec::TooBig(limits::SPEC_BYTES_MAX + 1)));
+        assert_eq!(spec.check_entering(), Err(BadSpec::TooBig(limits::SPEC_BYTES_MAX + 1)));
 
         spec.script = b"true".to_vec();
         spec.env = vec![(b"CLUSTERCTL_FENCE".to_vec(), b"x".to_vec())];
+        assert!(matches!(spec.check(), Err(BadSpec::Variable(_))));
+    }
+
+    #[test]
+    fn secrets_are_checked_where_they_enter_and_may_be_any_bytes_when_they_are_sealed() {
+        let mut spec = JobSpec::new("true");
+        spec.secrets = vec![(b"KEY".to_vec(), b"\0sealed".to_vec())];
+
+        assert_eq!(spec.check(), Ok(()));
+        assert_eq!(spec.check_entering(), Err(BadSpec::Nul("a variable")));
+        assert_eq!(spec.digest(), spec.without_secrets().digest());
+        spec.secrets[0].0 = b"CLUSTERCTL_JOB".to_vec();
         assert!(matches!(spec.check(), Err(BadSpec::Variable(_))));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attempt::AttemptEnd;
-use super::id::{Fence, Incarnation, JobId};
+use super::id::{Fence, Incarnation, JobId, SecretsId};
 use super::job::JobSpec;
 use super::label::Labels;
 
@@ -96,6 +96,8 @@ pub struct Start {
     pub job: JobId,
     /// What is run.
     pub spec: Arc<JobSpec>,
+    /// The key of the secrets in it, if there are any.
+    pub secrets: Option<SecretsId>,
     /// The attempts.
     pub fences: Vec<Fence>,
     /// How long each may run without a heartbeat answered; none: as long as its executor lives.

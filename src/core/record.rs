@@ -10,7 +10,8 @@ use super::access::Role;
 use super::attempt::AttemptEnd;
 use super::audit::AuditEntry;
 use super::id::{
-    AttemptNumber, Epoch, Fence, Fingerprint, Incarnation, JobId, JobNonce, RequestId, TokenId, WorkerId,
+    AttemptNumber, Epoch, Fence, Fingerprint, Incarnation, JobId, JobNonce, RequestId, SecretsId, TokenId,
+    WorkerId,
 };
 use super::job::JobSpec;
 use super::label::Labels;
@@ -120,6 +121,21 @@ pub struct Submission {
 }
 
 impl Submission {
+    /// The same with nothing in its secrets: what the history keeps.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let spec = match self.spec.secrets.is_empty() {
+            true => Arc::clone(&self.spec),
+            false => Arc::new(self.spec.without_secrets()),
+        };
+        Self { spec, ..self.clone() }
+    }
+
+    /// The key of its secrets, if it has any.
+    pub fn secrets(&self) -> Option<SecretsId> {
+        (!self.spec.secrets.is_empty()).then(|| SecretsId::of(&self.owner, self.request))
+    }
+
     fn weight(&self) -> usize {
         self.spec.bytes()
     }

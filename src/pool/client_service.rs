@@ -91,7 +91,7 @@ impl pool::Server for PoolService {
     ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let request = read_request(params.get_request())?;
-        let spec = match wire::job::read(params.get_spec()?) {
+        let spec = match wire::job::read_entering(params.get_spec()?) {
             Ok(spec) => spec,
             Err(error) => {
                 wire::refusal::write(&bad_request(&error), results.get().init_refused());

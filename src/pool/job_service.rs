@@ -110,6 +110,10 @@ impl JobService {
         let Some(mut spec) = self.whole_spec().await? else {
             return Ok(Err(no_such_job(self.id, JobId(0))));
         };
+        if !spec.secrets.is_empty() {
+            let text = format!("job {} has secrets, which are kept for it alone", self.id);
+            return Ok(Err(Refusal::new("has-secrets", text).hint("submit it again, with --secret-env")));
+        }
         if only_failed {
             let failed = self.failed().await?;
             if failed.is_empty() {
@@ -146,7 +150,7 @@ impl job::Server for JobService {
     ) -> Result<(), capnp::Error> {
         let spec = self.whole_spec().await?;
         let spec = spec.ok_or_else(|| capnp::Error::failed("this job is no longer known".to_owned()))?;
-        wire::job::write(&spec, results.get().init_spec());
+        wire::job::write(&spec.without_secrets(), results.get().init_spec());
         Ok(())
     }
 

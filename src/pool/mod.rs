@@ -47,6 +47,7 @@ use crate::store::lock::StateLock;
 use crate::store::output::OutputWriter;
 use crate::store::output_thread::output_loop;
 use crate::store::place::{self, Endpoint, StateRoot};
+use crate::store::secrets::Secrets;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{self, Store};
 
@@ -186,7 +187,9 @@ fn start_threads(options: &ServeOptions, info: PoolInfo) -> anyhow::Result<(Shar
     store::replay(&mut store, &mut pool, clock::boottime())?;
     pool.start(clock::now(), epoch);
     let identities: Identities = Arc::new(RwLock::new(pool.identities().collect::<HashMap<_, _>>()));
-    let peers = Peers::default();
+    let secrets = Secrets::open(&info.state)?;
+    secrets.erase_all_but(&pool.secrets())?;
+    let peers = Peers::new(secrets.clone());
     let (commits, waiting) = std::sync::mpsc::channel();
     let (driver, handle) = Driver::new(pool, commits, peers.clone(), Arc::clone(&identities));
     let (writer, reader) = OutputWriter::open(&info.state.join("output"), options.output_limit)?;
@@ -207,6 +210,7 @@ fn start_threads(options: &ServeOptions, info: PoolInfo) -> anyhow::Result<(Shar
         peers,
         identities,
         output,
+        secrets,
         info: Arc::new(info),
         timing: options.timing,
         stop,

@@ -12,6 +12,7 @@ use crate::core::id::{ConnectionId, Fence, Fingerprint, JobId};
 use crate::core::membership::Start;
 use crate::core::outcome::Cancel;
 use crate::core::pool::{Effect, Identity, JobEvent, WatcherId};
+use crate::store::secrets::Secrets;
 
 /// What a worker's pump is given.
 #[derive(Clone, Debug)]
@@ -25,8 +26,11 @@ pub(super) enum ToPeer {
 }
 
 /// Everybody who is told something.
-#[derive(Clone, Default)]
-pub(super) struct Peers(Arc<Mutex<Known>>);
+#[derive(Clone)]
+pub(super) struct Peers {
+    known: Arc<Mutex<Known>>,
+    secrets: Secrets,
+}
 
 #[derive(Default)]
 struct Known {
@@ -46,6 +50,10 @@ struct Line {
 pub(super) type Identities = Arc<RwLock<HashMap<Fingerprint, Identity>>>;
 
 impl Peers {
+    pub(super) fn new(secrets: Secrets) -> Self {
+        Self { known: Arc::default(), secrets }
+    }
+
     /// A connection begins: it ends when the token is cancelled.
     pub(super) fn connected(&self, id: ConnectionId, key: Option<Fingerprint>) -> CancellationToken {
         let cut = CancellationToken::new();
@@ -98,8 +106,8 @@ impl Peers {
         let mut known = self.known();
         for effect in effects {
             match effect {
-                Effect::Start { connection, spec, job, fences, lease } => {
-                    known.give(connection, ToPeer::Start(Start { job, spec, fences, lease }));
+                Effect::Start { connection, spec, secrets, job, fences, lease } => {
+                    known.give(connection, ToPeer::Start(Start { job, spec, secrets, fences, lease }));
                 }
                 Effect::Cancel { connection, attempts } => known.give(connection, ToPeer::Cancel(attempts)),
                 Effect::Notify { watcher, job, event } => known.tell(watcher, job, event),
@@ -112,12 +120,17 @@ impl Peers {
                     identities.write().expect("nobody panics with the identities").remove(&key);
                     known.dismiss_key(key);
                 }
+                Effect::EraseSecrets(id) => {
+                    if let Err(error) = self.secrets.erase(id) {
+                        tracing::error!(%error, "a job's secrets cannot be erased; the next start tries again");
+                    }
+                }
             }
         }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.0.lock().expect("nobody panics with the peers")
+        self.known.lock().expect("nobody panics with the peers")
     }
 }
 

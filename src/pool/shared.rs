@@ -13,6 +13,7 @@ use crate::core::id::{ConnectionId, Fingerprint};
 use crate::core::time::WallTime;
 use crate::core::timing::Timing;
 use crate::store::output_thread::OutputHandle;
+use crate::store::secrets::Secrets;
 use crate::store::sqlite::SqliteHistory;
 use crate::store::{History, StoreError};
 
@@ -61,6 +62,7 @@ pub(super) struct Shared {
     pub(super) peers: Peers,
     pub(super) identities: Identities,
     pub(super) output: OutputHandle,
+    pub(super) secrets: Secrets,
     pub(super) info: Arc<PoolInfo>,
     pub(super) timing: Timing,
     pub(super) stop: Arc<watch::Sender<Stop>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::refused::submit_refusal;
 use super::shared::Local;
-use crate::core::id::{JobId, JobNonce, RequestId};
+use crate::core::id::{JobId, JobNonce, RequestId, SecretsId};
 use crate::core::job::JobSpec;
 use crate::core::pool::{Submit, SubmitError, Viewer};
 use crate::core::refusal::Refusal;
@@ -15,13 +15,18 @@ pub(super) async fn submit(
     local: &Local,
     viewer: &Viewer,
     request: RequestId,
-    spec: JobSpec,
+    mut spec: JobSpec,
 ) -> Result<Result<JobId, Refusal>, capnp::Error> {
     if let Some(row) = local.history(|history| history.by_request(viewer.owner(), request))? {
         let known = wire::record::decode_job(&row.body)?;
         let same = known.submission.spec.digest() == spec.digest();
         return Ok(if same { Ok(row.id) } else { Err(submit_refusal(SubmitError::RequestReused(row.id))) });
     }
+    let id = SecretsId::of(viewer.owner(), request);
+    let secrets = local.shared.secrets.seal(id, std::mem::take(&mut spec.secrets));
+    spec.secrets =
+        secrets.map_err(|error| capnp::Error::failed(format!("secrets cannot be kept: {error}")))?;
+    let has_secrets = !spec.secrets.is_empty();
     let mut nonce = [0; 8];
     getrandom::fill(&mut nonce).map_err(|error| capnp::Error::failed(error.to_string()))?;
     let submit = Submit {
@@ -31,6 +36,9 @@ pub(super) async fn submit(
         spec: Arc::new(spec),
     };
     let accepted = local.shared.pool.update(move |pool, now| pool.submit(now, submit)).await?;
+    if let (true, Err(SubmitError::QueueFull(_) | SubmitError::PoolFull(_))) = (has_secrets, &accepted) {
+        let _ = local.shared.secrets.erase(id);
+    }
     Ok(accepted.map_err(submit_refusal))
 }
 

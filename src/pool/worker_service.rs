@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,7 +13,9 @@ use tokio::task::JoinSet;
 use super::hello::{check_hello, welcome};
 use super::peers::ToPeer;
 use super::shared::{Local, Stop};
+use crate::core::attempt::AttemptEnd;
 use crate::core::id::{ConnectionId, Fence, WorkerId};
+use crate::core::job::JobSpec;
 use crate::core::limits;
 use crate::core::membership::{Report, Start};
 use crate::core::outcome::Cancel;
@@ -180,6 +183,7 @@ fn send(member: &Member, worker: &worker::Client, batch: Vec<ToPeer>, calls: &mu
         match order {
             ToPeer::Start(start) => {
                 member.known.borrow_mut().extend(&start.fences);
+                let Some(start) = with_secrets(member, start) else { continue };
                 let size = wire::worker::start_bytes(&start);
                 if bytes + size > limits::BATCH_BYTES_MAX && !starts.is_empty() {
                     send_starts(worker, &std::mem::take(&mut starts), calls);
@@ -199,6 +203,34 @@ fn send(member: &Member, worker: &worker::Client, batch: Vec<ToPeer>, calls: &mu
         let mut request = worker.cancel_request();
         wire::worker::write_cancels(&cancels, request.get().init_cancels(wire::text::count(&cancels)));
         calls.spawn_local(async move { drop(request.send().promise.await) });
+    }
+}
+
+/// A start as its worker needs it: with the secrets in its environment. Without them it cannot start.
+fn with_secrets(member: &Member, start: Start) -> Option<Start> {
+    let spec = &start.spec;
+    if spec.secrets.is_empty() {
+        return Some(start);
+    }
+    let shared = &member.local.shared;
+    match shared.secrets.unseal(start.secrets.unwrap_or_default(), &spec.secrets) {
+        Ok(secrets) => {
+            let env = spec.env.iter().cloned().chain(secrets).collect();
+            let spec = Arc::new(JobSpec { env, secrets: Vec::new(), ..(**spec).clone() });
+            Some(Start { spec, ..start })
+        }
+        Err(error) => {
+            tracing::error!(job = start.job.0, %error, "a job's secrets cannot be opened");
+            let (pool, connection) = (shared.pool.clone(), member.connection);
+            let unstarted =
+                move |fence| Report::Ended(AttemptEnd::not_started(fence, "its secrets are gone"));
+            let reports = start.fences.into_iter().map(unstarted).collect();
+            tokio::task::spawn_local(async move {
+                // The pool may have ended; then this is found out again.
+                let _ = pool.update(move |pool, now| pool.report(now, connection, reports)).await;
+            });
+            None
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod output;
 pub mod output_thread;
 pub mod place;
+pub mod secrets;
 mod segment;
 pub mod sqlite;
 mod wal;

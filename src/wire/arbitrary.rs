@@ -172,12 +172,13 @@ fn directory() -> impl Strategy<Value = Vec<u8>> {
 
 prop_compose! {
     pub(super) fn job_spec()(
-        (script, args, env, cwd) in (script(), vec(word(), 0..4), vec(variable(), 0..4), option::of(directory())),
+        (script, args, cwd) in (script(), vec(word(), 0..4), option::of(directory())),
+        (env, secrets) in (vec(variable(), 0..4), vec(variable(), 0..3)),
         (name, constraint, array) in (option::of(name()), constraint(), option::of(array())),
         (timeout, lost_after) in (option::of(milliseconds()), option::of(milliseconds())),
         (retries, priority) in (0..=limits::RETRIES_MAX, -100..=100_i8),
     ) -> JobSpec {
-        JobSpec { script, args, name, constraint, env, cwd, timeout, retries, priority, lost_after, array }
+        JobSpec { script, args, name, constraint, env, secrets, cwd, timeout, retries, priority, lost_after, array }
     }
 }
 

@@ -28,6 +28,7 @@ pub fn write(spec: &JobSpec, mut to: job_spec::Builder<'_>) {
     to.set_name(spec.name.as_ref().map_or("", Name::as_str));
     to.set_where(spec.constraint.to_string());
     write_env(&spec.env, to.reborrow().init_env(text::count(&spec.env)));
+    write_env(&spec.secrets, to.reborrow().init_secrets(text::count(&spec.secrets)));
     to.set_cwd(spec.cwd.as_deref().unwrap_or_default());
     to.set_timeout_ms(text::millis(spec.timeout));
     to.set_retries(spec.retries);
@@ -39,7 +40,14 @@ pub fn write(spec: &JobSpec, mut to: job_spec::Builder<'_>) {
     }
 }
 
-/// Reads a request, and checks all of it.
+/// Reads a request that a client sends, and checks all of it.
+pub fn read_entering(from: job_spec::Reader<'_>) -> Result<JobSpec, WireError> {
+    let spec = read(from)?;
+    spec.check_entering()?;
+    Ok(spec)
+}
+
+/// Reads a request that was checked when it entered.
 pub fn read(from: job_spec::Reader<'_>) -> Result<JobSpec, WireError> {
     let spec = JobSpec {
         script: read_script(from.get_script()?)?,
@@ -51,6 +59,7 @@ pub fn read(from: job_spec::Reader<'_>) -> Result<JobSpec, WireError> {
             limits::CONSTRAINT_BYTES_MAX,
         )?)?,
         env: read_env(from.get_env()?)?,
+        secrets: read_env(from.get_secrets()?)?,
         cwd: read_cwd(from.get_cwd())?,
         timeout: text::duration(from.get_timeout_ms()),
         retries: from.get_retries(),

@@ -334,7 +334,7 @@ mod tests {
 
     fn start(spec: JobSpec, fences: usize) -> Start {
         let fences = vec![Fence::default(); fences];
-        Start { job: JobId(1), spec: Arc::new(spec), fences, lease: None }
+        Start { job: JobId(1), spec: Arc::new(spec), secrets: None, fences, lease: None }
     }
 
     fn encoded_bytes(start: &Start) -> usize {
@@ -446,7 +446,8 @@ mod tests {
             ..JobSpec::new(":")
         };
         let most = |spec: &dyn Fn(usize) -> JobSpec| {
-            let count = (0..1 << 20).collect::<Vec<_>>().partition_point(|&n| spec(n).check().is_ok());
+            let count =
+                (0..1 << 20).collect::<Vec<_>>().partition_point(|&n| spec(n).check_entering().is_ok());
             spec(count - 1)
         };
 

@@ -403,3 +403,65 @@ fn a_revoked_client_is_cut_off_at_once_and_for_ever_and_its_job_goes_on() {
     cluster.operator.wait_for_state("1", "done");
     assert_eq!(cluster.operator.run(["logs", "1"]).ok(), "begun\ndone\n");
 }
+
+/// Every file below a directory whose bytes have this in them.
+fn files_with(directory: &std::path::Path, needle: &[u8]) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, needle));
+        } else if let Ok(bytes) = std::fs::read(&path)
+            && bytes.windows(needle.len()).any(|window| window == needle)
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_secret_reaches_its_job_and_no_file_status_or_trail() {
+    let mut cluster = Cluster::start();
+    let ann = cluster.client("ann");
+    let secret = "canary-7f2e9c";
+    let submit = |words: &[&str]| -> Done {
+        let mut command = ann.command(["submit", "--secret-env", "KEY"]);
+        command.args(words).env("KEY", secret).output().unwrap().into()
+    };
+    let keys =
+        |cluster: &Cluster| std::fs::read_dir(cluster.operator.state().join("lab/secrets")).unwrap().count();
+    // It waits, and goes through a restart of the pool.
+    let id = submit(&["test -n \"$KEY\""]);
+    assert_eq!(id.code, 0, "{id:?}");
+    let digest = submit(&["printf %s \"$KEY\" | md5sum"]);
+    assert_eq!((digest.code, keys(&cluster)), (0, 2));
+    cluster.kill_pool();
+    assert_eq!(files_with(cluster.site.path(), secret.as_bytes()), Vec::<std::path::PathBuf>::new());
+    cluster.restart_pool();
+
+    cluster.join("w1", &[]);
+    ann.run(["wait", "2"]).ok();
+    let told = ann.run(["logs", "2"]).ok();
+    assert_eq!(told, format!("{}  -\n", md5_of(secret)));
+
+    let refused = ann.run(["retry", "2"]);
+    assert!(refused.stderr.contains("has secrets, which are kept for it alone"), "{refused:?}");
+    let unset = ann.run(["run", "--secret-env", "NOT_THERE", "true"]);
+    assert_eq!((unset.code, unset.stderr.contains("NOT_THERE is not set")), (2, true));
+    ann.run(["wait", "1"]);
+    wait_until("the keys are gone", || keys(&cluster) == 0);
+    for words in [["show", "2"], ["jobs", "-a"]] {
+        assert!(!ann.run(words).ok().contains(secret));
+    }
+    assert!(!cluster.operator.run(["audit"]).ok().contains(secret));
+    assert_eq!(files_with(cluster.site.path(), secret.as_bytes()), Vec::<std::path::PathBuf>::new());
+}
+
+fn md5_of(text: &str) -> String {
+    let output = std::process::Command::new("bash")
+        .args(["-c", "printf %s \"$1\" | md5sum", "bash", text])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}

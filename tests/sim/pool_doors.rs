@@ -333,7 +333,7 @@ impl World {
     pub fn act(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Start { connection, spec, job, fences, lease } => {
+                Effect::Start { connection, spec, secrets: _, job, fences, lease } => {
                     let order = StartOrder {
                         job,
                         script: spec.script.clone(),
@@ -364,6 +364,8 @@ impl World {
                         }
                     }
                 }
+                // No job here has secrets.
+                Effect::EraseSecrets(_) => {}
             }
         }
     }

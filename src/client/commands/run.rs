@@ -52,6 +52,10 @@ pub struct JobArgs {
     /// Set a variable, or pass on our own (may be repeated)
     #[arg(long, value_name = "K[=V]")]
     pub env: Vec<String>,
+    /// Set a variable from our own environment, and keep its value secret: sealed while the job waits, erased when it has
+    /// ended (may be repeated)
+    #[arg(long, value_name = "K")]
+    pub secret_env: Vec<String>,
     /// Start in this directory of the worker instead of a fresh one
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
@@ -155,6 +159,7 @@ impl JobArgs {
             constraint,
             args,
             env: self.env.iter().filter_map(|text| variable(text)).collect(),
+            secrets: self.secret_env.iter().map(|name| secret(name)).collect::<Result<_, _>>()?,
             cwd: self.cwd.as_ref().map(|path| path.as_os_str().as_encoded_bytes().to_vec()),
             timeout: self.timeout,
             retries: self.retries,
@@ -163,7 +168,7 @@ impl JobArgs {
             array: array.map_err(|bad| usage(bad.to_string()))?,
             ..JobSpec::new(script)
         };
-        spec.check().map_err(|bad| bad_spec(&bad))?;
+        spec.check_entering().map_err(|bad| bad_spec(&bad))?;
         Ok(spec)
     }
 }
@@ -174,6 +179,16 @@ fn variable(text: &str) -> Option<(Vec<u8>, Vec<u8>)> {
         Some((name, value)) => Some((name.as_bytes().to_vec(), value.as_bytes().to_vec())),
         None => Some((text.as_bytes().to_vec(), std::env::var_os(text)?.as_encoded_bytes().to_vec())),
     }
+}
+
+/// A variable of our own that must be there: a job without its secret would fail in stranger ways.
+fn secret(name: &str) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+    if name.contains('=') {
+        let text = "a secret is given by its name alone: whoever lists processes would read it";
+        return Err(Failure::new("usage", text));
+    }
+    let value = std::env::var_os(name).ok_or_else(|| Failure::new("usage", format!("{name} is not set")))?;
+    Ok((name.as_bytes().to_vec(), value.as_encoded_bytes().to_vec()))
 }
 
 fn bad_constraint(bad: &crate::core::label::BadConstraint) -> Failure {

@@ -40,7 +40,7 @@ pub(super) enum MetaCommand {
     /// Give up unknown attempts
     Abandon(cancel::AbandonArgs),
     /// Run with options, as :run --label gpu=a100 nvidia-smi
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Let jobs start in a directory of the worker; without one, in a fresh one again
     Cd {
         /// The directory

@@ -236,6 +236,9 @@ impl Pool {
     pub(super) fn notice_jobs_over(&mut self) {
         for (job, ended) in std::mem::take(&mut self.turn.over) {
             let id = job.submission.job;
+            if let Some(secrets) = job.submission.secrets() {
+                self.turn.act(Effect::EraseSecrets(secrets));
+            }
             let info = Self::info_of_ended(&ended);
             for &watcher in job.watchers.keys() {
                 self.watchers.remove(&watcher);

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::id::{ConnectionId, Fence, Fingerprint, JobId};
+use crate::core::id::{ConnectionId, Fence, Fingerprint, JobId, SecretsId};
 use crate::core::job::JobSpec;
 use crate::core::outcome::Cancel;
-use crate::core::record::{Assignment, HistoryItem, JobEnded, Record, TaskEnded};
+use crate::core::record::{Assignment, HistoryItem, JobEnded, Record, Submission, TaskEnded};
 use crate::core::view::{JobInfo, TaskEvent};
 
 use super::access::Identity;
@@ -46,6 +46,8 @@ pub enum Effect {
         connection: ConnectionId,
         /// What is run.
         spec: Arc<JobSpec>,
+        /// The key of the secrets in it, if there are any.
+        secrets: Option<SecretsId>,
         /// Whose it is.
         job: JobId,
         /// The attempts.
@@ -77,6 +79,8 @@ pub enum Effect {
     Admit(Fingerprint, Identity),
     /// Let a key in no longer.
     Expel(Fingerprint),
+    /// Let nobody open these secrets any longer.
+    EraseSecrets(SecretsId),
 }
 
 /// The records and history of a turn, with the effects that wait for them. Only the store's commit opens it.
@@ -133,6 +137,7 @@ pub(super) struct Gathered {
 #[derive(Debug)]
 struct Start {
     spec: Arc<JobSpec>,
+    secrets: Option<SecretsId>,
     fences: Vec<Fence>,
     lease: Option<Duration>,
 }
@@ -162,12 +167,13 @@ impl Gathered {
     pub(super) fn start(
         &mut self,
         connection: ConnectionId,
-        spec: &Arc<JobSpec>,
+        submission: &Submission,
         fence: Fence,
         lease: Option<Duration>,
     ) {
         let start = self.starts.entry((connection, fence.task.job)).or_insert_with(|| Start {
-            spec: Arc::clone(spec),
+            spec: Arc::clone(&submission.spec),
+            secrets: submission.secrets(),
             fences: Vec::new(),
             lease,
         });
@@ -188,8 +194,8 @@ impl Gathered {
     pub(super) fn take(&mut self, first_seq: u64, keep_from: u64) -> Batch {
         let mut effects = std::mem::take(&mut self.effects);
         for ((connection, job), start) in std::mem::take(&mut self.starts) {
-            let Start { spec, fences, lease } = start;
-            effects.push(Effect::Start { connection, spec, job, fences, lease });
+            let Start { spec, secrets, fences, lease } = start;
+            effects.push(Effect::Start { connection, spec, secrets, job, fences, lease });
         }
         // A cancel of an attempt that starts in the same turn must come after its start.
         effects.sort_by_key(|effect| matches!(effect, Effect::Cancel { .. }));

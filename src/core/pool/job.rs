@@ -186,7 +186,7 @@ impl Job {
     /// What the history keeps of it.
     pub(super) fn ended(&self, at: WallTime) -> JobEnded {
         JobEnded {
-            submission: self.submission.clone(),
+            submission: self.submission.without_secrets(),
             counts: self.over,
             failed: self.failed.ranges().collect(),
             started: self.started,

@@ -189,9 +189,8 @@ impl Pool {
     fn send_again(&mut self, fence: Fence, worker: WorkerId) {
         let Some(connection) = self.workers[&worker].connection else { return };
         let job = &self.jobs[&fence.task.job];
-        let spec = Arc::clone(&job.submission.spec);
         let lease = job.is_leased().then_some(self.timing.lease);
-        self.turn.start(connection, &spec, fence, lease);
+        self.turn.start(connection, &job.submission, fence, lease);
         if let Some(active) = self.active_mut(fence) {
             active.phase = Phase::Sent;
             active.unknown_since = None;

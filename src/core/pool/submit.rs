@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::audit::AuditKind;
-use crate::core::id::{JobId, JobNonce, RequestId, WorkerId};
+use crate::core::id::{JobId, JobNonce, RequestId, SecretsId, WorkerId};
 use crate::core::job::JobSpec;
 use crate::core::limits;
 use crate::core::record::{Assignment, Record, Submission};
@@ -63,6 +63,11 @@ impl Pool {
         Ok(job)
     }
 
+    /// Secrets of jobs that have not ended.
+    pub fn secrets(&self) -> Vec<SecretsId> {
+        self.jobs.values().filter_map(|job| job.submission.secrets()).collect()
+    }
+
     /// Ends the turn: gives out what can be given out, and hands over all that was decided.
     pub fn poll_batch(&mut self, now: Now) -> Option<Batch> {
         self.schedule(now);
@@ -90,7 +95,6 @@ impl Pool {
         let job = self.jobs.get(&id).expect("the scheduler knows live jobs only");
         let index = job.waiting.first().expect("the scheduler knows jobs with waiting tasks only");
         let (attempt, _) = job.next_attempt(index);
-        let spec = Arc::clone(&job.submission.spec);
         let fence = job.fence(index, attempt);
         let lease = job.is_leased().then_some(self.timing.lease);
         let to = &self.workers[&worker];
@@ -99,6 +103,6 @@ impl Pool {
             to.state.facts.as_ref().expect("a registered worker has said its facts").incarnation;
         let tasks = vec![(index, attempt)];
         self.record(now, Record::Assigned(Assignment { job: id, worker, incarnation, tasks, at: now.wall }));
-        self.turn.start(connection, &spec, fence, lease);
+        self.turn.start(connection, &self.jobs[&id].submission, fence, lease);
     }
 }

@@ -48,8 +48,9 @@ pub(in crate::wire) fn registered() -> impl Strategy<Value = Registered> {
 }
 
 fn start() -> impl Strategy<Value = Start> {
-    (job_id(), job_spec(), fences(), option::of(milliseconds()))
-        .prop_map(|(job, spec, fences, lease)| Start { job, spec: Arc::new(spec), fences, lease })
+    (job_id(), job_spec(), fences(), option::of(milliseconds())).prop_map(|(job, spec, fences, lease)| {
+        Start { job, spec: Arc::new(spec), secrets: None, fences, lease }
+    })
 }
 
 pub(in crate::wire) fn starts() -> impl Strategy<Value = Vec<Start>> {

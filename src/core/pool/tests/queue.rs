@@ -93,3 +93,27 @@ fn why_counts_the_workers_that_meet_each_term() {
     let met: Vec<_> = why.terms.iter().map(|term| (term.text.as_str(), term.met)).collect();
     assert_eq!(met, [("os=linux", 1), ("gpu=h100", 0)]);
 }
+
+#[test]
+fn secrets_are_erased_when_their_job_has_ended_and_the_history_has_none() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let secrets = vec![(b"KEY".to_vec(), b"sealed".to_vec())];
+    let job = world.submit(JobSpec { secrets, ..JobSpec::new("true") });
+    let effects = world.turn();
+    let fence = started(&effects)[0];
+    let id = world.pool.secrets()[0];
+    assert!(matches!(effects[..], [Effect::Start { secrets: Some(of), .. }] if of == id));
+
+    world.end(connection, fence, Outcome::Exited(0));
+    let batch = world.pool.poll_batch(world.now).unwrap();
+
+    let mut history = batch.turn().history.iter();
+    let ended = history.find_map(|item| match item {
+        HistoryItem::Job(ended) => Some(ended.clone()),
+        HistoryItem::Task(_) | HistoryItem::Audit(_) => None,
+    });
+    assert_eq!(ended.unwrap().submission.spec.secrets, [(b"KEY".to_vec(), Vec::new())]);
+    assert_eq!(batch.into_effects(), [Effect::EraseSecrets(id)]);
+    assert_eq!((world.state(job), world.pool.secrets()), (None, Vec::new()));
+}
