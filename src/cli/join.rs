@@ -111,6 +111,7 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         root: if args.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
         mode: if background { JoinMode::Background } else { JoinMode::Foreground },
         timing: timing(),
+        proxies: global.proxies()?,
     };
     let patience = Instant::now() + HANDOVER;
     let ended = loop {

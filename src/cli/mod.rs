@@ -23,8 +23,9 @@ use crate::client::error::Failure;
 use crate::client::selector::Recent;
 use crate::client::{Format, Manner, Verbosity, repl};
 use crate::core::timing::Timing;
+use crate::net::proxy::Proxies;
 use crate::process::executor::ExecutorOptions;
-use crate::process::{executor, keeper};
+use crate::process::{executor, keeper, title};
 use crate::store::place::{StateRoot, Surroundings};
 
 /// The exit code where that is a job's, and there is none.
@@ -55,6 +56,9 @@ struct Global {
     /// Which pool: a context, a pool of this user, or HOST:PORT of a context
     #[arg(long, global = true, env = "CLUSTERCTL_POOL", hide_env_values = true, value_name = "NAME")]
     pool: Option<String>,
+    /// HTTP proxy to the pool; HTTPS_PROXY if not given, and NO_PROXY names what goes without
+    #[arg(long, global = true, value_name = "URL")]
+    proxy: Option<String>,
     /// Where state lies
     #[arg(long, env = "CLUSTERCTL_STATE", hide_env_values = true, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -153,6 +157,13 @@ struct StateArgs {
     state: Option<PathBuf>,
 }
 
+impl Global {
+    fn proxies(&self) -> Result<Proxies, Failure> {
+        Proxies::of_process(self.proxy.as_deref())
+            .map_err(|bad| Failure::new("usage", format!("cannot use the proxy: {bad}")))
+    }
+}
+
 impl StateArgs {
     /// What is said behind the verb goes over what is said before it.
     fn over(&self, global: &Global) -> Global {
@@ -209,6 +220,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let global = cli.global;
+    // It may hold a password.
+    global.proxy.iter().filter(|url| url.contains('@')).for_each(|url| title::wipe(url));
     let verbosity = if global.quiet { Verbosity::Quiet } else { Verbosity::Normal };
     let manner = Manner { format: global.output, verbosity };
     match cli.command {
@@ -246,9 +259,10 @@ async fn client(
             join::wipe_token(Some(token));
         }
         let root = StateRoot::find(&surroundings).map_err(|error| Failure::new("no-home", error))?;
-        return context::context(action, &root, manner).await;
+        return context::context(action, &root, global.proxies()?, manner).await;
     }
-    let mut session = Session::new(global.pool.as_deref(), global.state)?;
+    let proxies = global.proxies()?;
+    let mut session = Session::new(global.pool.as_deref(), global.state, proxies)?;
     let Some(command) = command else { return bare(session, lines, manner).await };
     let session = &mut session;
     let none = Recent::default();

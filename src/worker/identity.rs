@@ -126,7 +126,7 @@ async fn enrol(
 ) -> Result<Enrolled, JoinError> {
     let mut attempts = 0_u32;
     loop {
-        match enrol::enrol(address, key, token, name, &options.timing).await {
+        match enrol::enrol(address, key, token, name, &options.route()).await {
             Ok(enrolled) => return Ok(enrolled),
             Err(EnrolError::Refused(why, text)) => {
                 let refused = Refusal::new(why.code(), text).fact("pool", address);

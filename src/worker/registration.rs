@@ -17,7 +17,6 @@ use crate::core::time::Timestamp;
 use crate::net::connection::{self, Connection, Link};
 use crate::net::dial::{self, DialError};
 use crate::net::gate::GateState;
-use crate::net::tls::Expected;
 use crate::process::clock;
 use crate::schema::pool_capnp::client_door;
 use crate::schema::types_capnp;
@@ -89,7 +88,7 @@ async fn network_registrar(
     let (Some(key), Some(pool)) = (&identity.key, identity.pool) else {
         return Err(RegisterFailure::Away("this worker has no key".to_owned()));
     };
-    let connection = dial::dial(address, key, Expected::Key(pool), &options.timing).await;
+    let connection = dial::dial(address, key, pool, &options.route()).await;
     let connection = connection.map_err(|error| match error {
         DialError::OtherKey { presented } => {
             let text = format!("{address} presented a different key than before");

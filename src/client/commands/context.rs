@@ -13,9 +13,10 @@ use crate::core::access::Role;
 use crate::core::id::Name;
 use crate::core::pool::NameChoice;
 use crate::core::timing::Timing;
-use crate::net::dial::DialError;
+use crate::net::dial::{DialError, Route};
 use crate::net::enrol::{EnrolError, Enrolled, enrol};
 use crate::net::key::KeyPair;
+use crate::net::proxy::Proxies;
 use crate::net::token::Token;
 use crate::process::facts;
 use crate::say::tell;
@@ -53,10 +54,16 @@ pub enum ContextAction {
 ///
 /// # Errors
 /// When a pool refuses the token, or there is no such context.
-pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -> Result<u8, Failure> {
+pub async fn context(
+    action: &ContextAction,
+    root: &StateRoot,
+    proxies: Proxies,
+    manner: Manner,
+) -> Result<u8, Failure> {
+    let route = Route { timing: Timing::default(), proxies };
     match action {
         ContextAction::Add { name, address, token, wished } => {
-            let enrolled = add(root, name, address, &read_token(token)?, wished.as_ref()).await?;
+            let enrolled = add((root, &route), name, address, &read_token(token)?, wished.as_ref()).await?;
             let Enrolled { pool, name: known_as, owner, .. } = enrolled;
             let sentence =
                 format!("pool \"{pool}\" knows this user as {known_as} (owner {owner}); now using {name}");
@@ -70,8 +77,7 @@ pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -
             } else if config.contexts.contains_key(name) {
                 config.current = Some(name.clone());
             } else {
-                return Err(Failure::new("no-such-context", format!("no context \"{name}\""))
-                    .hint("clusterctl context list"));
+                return Err(no_such_context(name));
             }
             config.save()?;
             tell_done(
@@ -84,6 +90,10 @@ pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -
         ContextAction::List => list(&Config::load()?, manner),
     }
     Ok(0)
+}
+
+fn no_such_context(name: &str) -> Failure {
+    Failure::new("no-such-context", format!("no context \"{name}\"")).hint("clusterctl context list")
 }
 
 /// A token as it is given: itself, from standard input, or from a file.
@@ -101,7 +111,7 @@ pub fn read_token(text: &str) -> Result<Token, Failure> {
 }
 
 async fn add(
-    root: &StateRoot,
+    (root, route): (&StateRoot, &Route),
     name: &Name,
     address: &str,
     token: &Token,
@@ -127,9 +137,8 @@ async fn add(
         Some(name) => (name, NameChoice::Given),
         None => (&default, NameChoice::Default),
     };
-    let enrolled = enrol(address, &key, token, wish, &Timing::default())
-        .await
-        .map_err(|error| failure(error, address, token))?;
+    let enrolled =
+        enrol(address, &key, token, wish, route).await.map_err(|error| failure(error, address, token))?;
     let mut config = Config::load()?;
     let key = data_encoding::HEXLOWER.encode(&enrolled.pool_key.0);
     let context = Context { address: Some(address.to_owned()), key: Some(key), state: None };
