@@ -341,9 +341,8 @@ impl Session {
                     Target::Remote(_, context) => context.fingerprint(),
                     Target::Private | Target::Local(..) => None,
                 };
-                other_key(name, expected.unwrap_or_default(), presented).hint(format!(
-                    "if you reinstalled the pool: clusterctl context add {name} … with a new token"
-                ))
+                other_key(name, expected.unwrap_or_default(), presented)
+                    .hint(format!("if you reinstalled the pool: clusterctl context trust {name}"))
             }
             DialError::Proxy(error) => {
                 Failure::new("unreachable", format!("cannot reach pool \"{name}\" at {address}: {error}"))

@@ -85,6 +85,18 @@ pub async fn dial(
     Ok(Connection { stream: Box::pin(stream), peer })
 }
 
+/// Looks whose key answers at an address. Nothing else is learned, and nothing told: our own key is one for this once,
+/// and what could be said over the connection ends with it.
+///
+/// # Errors
+/// As `DialError` says.
+pub async fn look(address: &str, route: &Route) -> Result<Fingerprint, DialError> {
+    let key =
+        KeyPair::generate().map_err(|error| DialError::Own(rustls::Error::General(error.to_string())))?;
+    // A pool speaks to any key by this protocol, and waits for a token.
+    presented(&dial_tls(address, &key, Expected::Anyone, tls::ALPN_ENROL, route).await?)
+}
+
 pub(super) async fn dial_tls(
     address: &str,
     key: &KeyPair,

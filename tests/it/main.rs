@@ -23,3 +23,4 @@ mod session;
 mod tap;
 mod terminal;
 mod tidy;
+mod trust;

@@ -8,7 +8,7 @@ use super::super::connection::host_of;
 use super::super::context::{Config, Context};
 use super::super::error::Failure;
 use super::super::{Format, Manner, render};
-use super::tell_done;
+use super::{tell_done, trust};
 use crate::core::access::Role;
 use crate::core::id::Name;
 use crate::core::pool::NameChoice;
@@ -23,7 +23,7 @@ use crate::say::tell;
 use crate::store::place::StateRoot;
 
 /// The private pool, where a context is named.
-const LOCAL: &str = "local";
+pub(super) const LOCAL: &str = "local";
 
 /// What can be done with contexts.
 #[derive(Subcommand, Clone, Debug)]
@@ -48,12 +48,23 @@ pub enum ContextAction {
     },
     /// List them
     List,
+    /// Decide that a pool which shows another key than before is the right one
+    #[command(
+        after_help = "Examples:\n  clusterctl context trust lab\n  clusterctl context trust lab --yes sha256:4b1f0c…"
+    )]
+    Trust {
+        /// The context
+        name: String,
+        /// The new key, as `pool status` shows it on the pool's machine, or its first 16 digits; then nobody is asked
+        #[arg(long, value_name = "KEY")]
+        yes: Option<String>,
+    },
 }
 
-/// Adds, chooses or lists contexts.
+/// Adds, chooses or lists contexts, or decides about the key of one.
 ///
 /// # Errors
-/// When a pool refuses the token, or there is no such context.
+/// When a pool refuses the token, there is no such context, or nobody has decided.
 pub async fn context(
     action: &ContextAction,
     root: &StateRoot,
@@ -88,11 +99,14 @@ pub async fn context(
             );
         }
         ContextAction::List => list(&Config::load()?, manner),
+        ContextAction::Trust { name, yes } => {
+            trust::trust((root, route), name, yes.as_deref(), manner).await?
+        }
     }
     Ok(0)
 }
 
-fn no_such_context(name: &str) -> Failure {
+pub(super) fn no_such_context(name: &str) -> Failure {
     Failure::new("no-such-context", format!("no context \"{name}\"")).hint("clusterctl context list")
 }
 

@@ -7,6 +7,7 @@ pub mod logs;
 pub mod pool;
 pub mod run;
 pub mod token;
+mod trust;
 pub mod wait;
 pub mod workers;
 
