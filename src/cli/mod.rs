@@ -12,11 +12,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use self::join::JoinArgs;
+use self::join::{JoinArgs, WorkerDoctorArgs};
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
 use crate::client::commands::{
-    self, cancel, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
+    self, cancel, context, doctor, jobs, logs, pool as pool_commands, run, token, wait, workers,
 };
 use crate::client::connection::Session;
 use crate::client::error::Failure;
@@ -124,6 +124,9 @@ enum Command {
     /// Work for a pool
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Look at what keeps this user from working, or could, and say what to do about it
+    #[command(after_help = "Examples:\n  clusterctl doctor\n  clusterctl doctor --pool lab --output json")]
+    Doctor(StateArgs),
     /// Let workers and clients in
     #[command(subcommand)]
     Token(token::TokenAction),
@@ -178,6 +181,11 @@ enum WorkerCommand {
         after_help = "Examples:\n  clusterctl worker join head:7700 --token CCT1-w-…\n  clusterctl worker join localhost:7700 --slots 4 --label gpu=a100"
     )]
     Join(JoinArgs),
+    /// Look at what keeps a worker on this machine from working, or could, and say what to do about it
+    #[command(
+        after_help = "Examples:\n  clusterctl worker doctor\n  clusterctl worker doctor head:7700 --work-dir /scratch"
+    )]
+    Doctor(WorkerDoctorArgs),
 }
 
 #[derive(Args, Debug)]
@@ -237,6 +245,11 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             serve::serve(&args.place.over(&global), &args, manner)
         }
         Some(Command::Worker(WorkerCommand::Join(args))) => join::join(&args.place.over(&global), &args),
+        Some(Command::Worker(WorkerCommand::Doctor(args))) => {
+            log::start(global.log_format, "error", LogTo::Stderr);
+            let checks = block_on(join::doctor(&args.place.over(&global), &args))?;
+            Ok(doctor::show(&checks, manner))
+        }
         command => {
             log::start(global.log_format, "warn", LogTo::Stderr);
             block_on(client(global, command, cli.repl, manner))
@@ -262,6 +275,11 @@ async fn client(
         return context::context(action, &root, global.proxies()?, manner).await;
     }
     let proxies = global.proxies()?;
+    if let Some(Command::Doctor(place)) = &command {
+        let state = place.state.clone().or(global.state);
+        let checks = doctor::examine(global.pool.as_deref(), state, proxies).await;
+        return Ok(doctor::show(&checks, manner));
+    }
     let mut session = Session::new(global.pool.as_deref(), global.state, proxies)?;
     let Some(command) = command else { return bare(session, lines, manner).await };
     let session = &mut session;
@@ -286,6 +304,7 @@ async fn client(
         Command::Pool(PoolCommand::Serve(_))
         | Command::Worker(_)
         | Command::Context(_)
+        | Command::Doctor(_)
         | Command::Executor(_)
         | Command::Keeper(_) => unreachable!("these are no client's"),
     }

@@ -24,9 +24,9 @@ use crate::store::place::StateRoot;
 /// Room for `-2` and the like behind a name.
 const SUFFIX_BYTES: usize = 8;
 /// In a worker's directory: its key.
-const KEY: &str = "key";
+pub(super) const KEY: &str = "key";
 /// In a worker's directory, once a pool has taken its key.
-const ENROLLED: &str = "enrolled";
+pub(super) const ENROLLED: &str = "enrolled";
 
 /// A worker's own directory, with its lock.
 pub(super) struct Home {

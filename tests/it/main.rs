@@ -7,6 +7,7 @@ mod census;
 mod cluster;
 mod command_line;
 mod connect_proxy;
+mod doctor;
 mod documents;
 mod first_minute;
 mod golden;

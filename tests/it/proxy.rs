@@ -47,6 +47,12 @@ fn a_worker_joins_and_a_client_runs_a_job_through_a_proxy_that_wants_a_password(
     assert!(requests.iter().all(|request| *request == expected), "{requests:?}");
     let log = std::fs::read_to_string(home.path().join("worker.log")).unwrap();
     assert!(!log.contains(PASSWORD) && !log.contains(&login), "{log}");
+    let checks = done(ann.command(["doctor"]).env("HTTPS_PROXY", &url)).stdout;
+    let line =
+        format!("ok    network    {POOL} reachable by the proxy at {}, key fingerprint", proxy.address);
+    assert!(checks.contains(&line) && !checks.contains(PASSWORD), "{checks}");
+    let checks = done(home.command(["worker", "doctor"]).env("HTTPS_PROXY", &url)).stdout;
+    assert!(checks.contains(&format!("{POOL} reachable by the proxy at")), "{checks}");
     // Without the proxy there is no way.
     assert_eq!(ann.run(["jobs"]).code, 4);
 }
@@ -120,6 +126,8 @@ fn a_refusal_of_the_proxy_says_how_to_go_around_it() {
         "error: cannot reach pool \"lab\" at {POOL}: the proxy at {address} refused: 403 Forbidden\n  code: unreachable\n  hint: NO_PROXY=lab.invalid goes without; --proxy URL goes through another\n"
     );
     assert_eq!((refused.code, refused.stderr), (125, expected));
+    let checks = ann.run(["doctor", "--proxy", &strict.address]);
+    assert!(checks.stdout.contains("FAIL  network") && checks.code == 1, "{checks:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod cancel;
 pub mod context;
+pub mod doctor;
 pub mod jobs;
 pub mod logs;
 pub mod pool;
