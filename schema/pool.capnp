@@ -378,6 +378,44 @@ interface Admin @0xf7e61d3b0a9c5284 extends(Pool) {
 
   stop @5 (why :StopReason) -> (running :UInt64, queued :UInt64);
   # Commits, then ends the pool within 5 s; jobs at workers go on. Tells how many tasks run and wait.
+
+  clients @6 (after :Text, limit :UInt32) -> (clients :List(ClientInfo), more :Bool);
+  # Those that tokens let in, by name, after the name `after`; also those that were revoked.
+
+  revokeClient @7 (name :Text) -> (refused :Types.Refusal);
+  # Its key is let in no longer, its connections are cut, its name is never given to another key; its jobs go on.
+  # `refused` is null if it is revoked. Durable when it returns.
+
+  audit @8 (after :UInt64, limit :UInt32) -> (rows :List(AuditRow), newest :UInt64);
+  # Rows of the audit trail after number `after`, oldest first, and the number of the newest, 0 if there is none. The
+  # oldest rows are dropped when there are more than a million.
+}
+
+struct AuditRow {
+  # One row of the audit trail, as it is kept: whoever has all of them can verify the chain.
+  number @0 :UInt64;
+  # From 1, without a gap.
+  before @1 :Data;
+  # The chain's value before it, 32 bytes.
+  body @2 :Data;
+  # An `AuditEntry` of record.capnp, as a message of its own.
+  chain @3 :Data;
+  # The chain's value with it, 32 bytes.
+}
+
+struct ClientInfo {
+  # A person or a script that a token let in.
+  name @0 :Text;
+  owner @1 :Text;
+  # Whose jobs it submits and sees.
+  fingerprint @2 :Data;
+  # Of its key, 32 bytes.
+  joinedMs @3 :Int64;
+  # Wall clock, milliseconds since 1970.
+  connections @4 :UInt32;
+  # How many it has now.
+  revoked @5 :Bool;
+  # It is let in no longer.
 }
 
 enum StopReason {

@@ -205,3 +205,36 @@ struct JobEnded {
   # When its first task was given out; 0: none was.
   endedMs @4 :Int64;
 }
+
+struct AuditEntry {
+  # What somebody did, or what was decided about somebody at the door. A row of the audit trail holds one; the trail is a
+  # chain of its own beside the log: each row has BLAKE3 of the value before it (32 zero bytes at first), its number (8
+  # bytes, little end first) and its bytes.
+  atMs @0 :Int64;
+  what @1 :AuditKind;
+  who @2 :Text;
+  # The name of a client or worker, or the pool's own user; empty: nobody who is known.
+  source @3 :Text;
+  # An address, or `socket`.
+  about @4 :Text;
+  # As `job 42`.
+  detail @5 :Text;
+  # As the hash of a script, or why somebody was not let in.
+  count @6 :UInt32;
+  # How often it came, within a minute.
+}
+
+enum AuditKind {
+  # What an entry of the audit trail tells.
+  enrolled @0;
+  notEnrolled @1;
+  connected @2;
+  notConnected @3;
+  tokenCreated @4;
+  tokenRevoked @5;
+  submitted @6;
+  cancelled @7;
+  abandoned @8;
+  workerRemoved @9;
+  clientRevoked @10;
+}

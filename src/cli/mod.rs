@@ -16,7 +16,8 @@ use self::join::{JoinArgs, WorkerDoctorArgs};
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
 use crate::client::commands::{
-    self, cancel, context, doctor, jobs, logs, pool as pool_commands, run, token, wait, workers,
+    self, audit, cancel, clients, context, doctor, jobs, logs, pool as pool_commands, run, token, wait,
+    workers,
 };
 use crate::client::connection::Session;
 use crate::client::error::Failure;
@@ -118,6 +119,16 @@ enum Command {
         after_help = "Examples:\n  clusterctl workers\n  clusterctl workers show n1\n  clusterctl workers remove n2"
     )]
     Workers(workers::WorkersArgs),
+    /// Who was let in by a token to submit jobs
+    #[command(after_help = "Examples:\n  clusterctl clients\n  clusterctl clients revoke ann")]
+    Clients(clients::ClientsArgs),
+    /// Who you are to the pool
+    Whoami,
+    /// Who did what, and who was let in or not
+    #[command(
+        after_help = "Examples:\n  clusterctl audit\n  clusterctl audit --since 24h --output ndjson\n  clusterctl audit --verify"
+    )]
+    Audit(audit::AuditArgs),
     /// Serve a pool, or look after one
     #[command(subcommand)]
     Pool(PoolCommand),
@@ -298,6 +309,9 @@ async fn client(
             cancel::retry(session, &args, none, |id| commands::tell_id(id, manner)).await.map(|()| 0)
         }
         Command::Workers(args) => workers::workers(session, &args, manner).await,
+        Command::Clients(args) => clients::clients(session, &args, manner).await,
+        Command::Audit(args) => audit::audit(session, &args, manner).await,
+        Command::Whoami => clients::whoami(session, manner).await,
         Command::Token(action) => token::token(session, &action, manner).await,
         Command::Pool(PoolCommand::Status(_)) => pool_commands::status(session, manner).await,
         Command::Pool(PoolCommand::Stop(_)) => pool_commands::stop(session, manner).await,

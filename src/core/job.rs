@@ -242,6 +242,11 @@ impl JobSpec {
         Ok(())
     }
 
+    /// Tells which script it was to whoever has the script: BLAKE3, in hexadecimal.
+    pub fn script_hash(&self) -> String {
+        blake3::hash(&self.script).to_hex().to_string()
+    }
+
     /// Tells specs apart without keeping them: BLAKE3 of all fields.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();

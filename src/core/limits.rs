@@ -41,6 +41,14 @@ pub const EXECUTORS_CARRIED_MAX: usize = 64;
 pub const FOLLOWERS_PER_JOB_MAX: usize = 64;
 /// Waiters for the end of one job: each costs a few bytes and one message.
 pub const WAITERS_PER_JOB_MAX: usize = 4096;
+/// Entries of the audit trail that are kept; the oldest go first.
+pub const AUDIT_ENTRIES_MAX: u64 = 1_000_000;
+/// Decisions at the door are counted for so long before they are written again.
+pub const AUDIT_WINDOW: std::time::Duration = std::time::Duration::from_secs(60);
+/// Different decisions that are counted at a time; beyond, sources are no longer told apart.
+pub const AUDIT_SOURCES_MAX: usize = 4096;
+/// One text of an audit entry, in bytes.
+pub const AUDIT_TEXT_BYTES_MAX: usize = 512;
 /// The words for how an attempt was lost or could not start, in bytes; longer ones are cut.
 pub const REASON_BYTES_MAX: usize = 4096;
 /// Output kept per attempt, in bytes; beyond it is truncated and marked.

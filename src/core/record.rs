@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::access::Role;
 use super::attempt::AttemptEnd;
+use super::audit::AuditEntry;
 use super::id::{
     AttemptNumber, Epoch, Fence, Fingerprint, Incarnation, JobId, JobNonce, RequestId, TokenId, WorkerId,
 };
@@ -297,6 +298,8 @@ pub enum HistoryItem {
     Task(TaskEnded),
     /// A job's last task ended.
     Job(Box<JobEnded>),
+    /// An entry of the audit trail.
+    Audit(AuditEntry),
 }
 
 impl HistoryItem {
@@ -305,6 +308,7 @@ impl HistoryItem {
         let more = match self {
             Self::Task(ended) => ended.weight(),
             Self::Job(ended) => ended.submission.weight() + ended.failed.len() * PART_BYTES,
+            Self::Audit(_) => 0,
         };
         RECORD_BYTES + more
     }

@@ -267,6 +267,23 @@ pub struct WorkerInfo {
     pub fingerprint: Option<Fingerprint>,
 }
 
+/// A person or a script that a token let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Its name.
+    pub name: String,
+    /// Whose jobs it submits and sees.
+    pub owner: String,
+    /// Its key.
+    pub key: Fingerprint,
+    /// When it was let in.
+    pub joined: WallTime,
+    /// How many connections it has.
+    pub connections: u32,
+    /// Whether it is let in no longer.
+    pub revoked: bool,
+}
+
 /// The pool as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolStatus {

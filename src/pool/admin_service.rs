@@ -30,11 +30,12 @@ impl admin::Server for PoolService {
         let role = wish.role;
         let secret = Token::new_secret().map_err(|error| capnp::Error::failed(error.to_string()))?;
         let hash = secret_hash(&secret);
+        let viewer = self.viewer.clone();
         let made = self
             .shared()
             .pool
             .update(move |pool, now| {
-                let id = pool.create_token(now, wish, hash)?;
+                let id = pool.create_token(now, &viewer, wish, hash)?;
                 Ok::<_, TokenError>(pool.tokens(now).into_iter().find(|token| token.id == id))
             })
             .await?;
@@ -71,7 +72,8 @@ impl admin::Server for PoolService {
         mut results: admin::RevokeTokenResults,
     ) -> Result<(), capnp::Error> {
         let id = TokenId(params.get()?.get_id());
-        let revoked = self.shared().pool.update(move |pool, now| pool.revoke_token(now, id)).await?;
+        let viewer = self.viewer.clone();
+        let revoked = self.shared().pool.update(move |pool, now| pool.revoke_token(now, &viewer, id)).await?;
         if revoked.is_err() {
             let refused =
                 Refusal::new("no-such-token", format!("no token {id}")).hint("clusterctl token list");
@@ -111,12 +113,72 @@ impl admin::Server for PoolService {
     ) -> Result<(), capnp::Error> {
         let name = wire::text::read(params.get()?.get_name(), "a name", limits::NAME_BYTES_MAX)?;
         let text = format!("no worker \"{name}\"");
-        match self.shared().pool.update(move |pool, now| pool.remove_worker(now, &name)).await? {
+        let viewer = self.viewer.clone();
+        match self.shared().pool.update(move |pool, now| pool.remove_worker(now, &viewer, &name)).await? {
             Ok(lost) => results.get().set_lost(lost),
             Err(_) => {
                 let refused = Refusal::new("no-such-worker", text).hint("clusterctl workers");
                 wire::refusal::write(&refused, results.get().init_refused());
             }
+        }
+        Ok(())
+    }
+
+    async fn clients(
+        self: Rc<Self>,
+        params: admin::ClientsParams,
+        mut results: admin::ClientsResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let after = wire::text::read(params.get_after(), "a name", limits::NAME_BYTES_MAX)?;
+        let limit = wire::text::page(params.get_limit());
+        let mut page = self.shared().pool.update(move |pool, _| pool.client_page(&after, limit)).await?;
+        let keys: Vec<_> = page.clients.iter().map(|client| client.key).collect();
+        for (client, connections) in page.clients.iter_mut().zip(self.shared().peers.connections_of(&keys)) {
+            client.connections = connections;
+        }
+        results.get().set_more(page.more);
+        let mut list = results.get().init_clients(wire::text::count(&page.clients));
+        for (n, client) in (0..).zip(&page.clients) {
+            wire::client::write_info(client, list.reborrow().get(n));
+        }
+        Ok(())
+    }
+
+    async fn revoke_client(
+        self: Rc<Self>,
+        params: admin::RevokeClientParams,
+        mut results: admin::RevokeClientResults,
+    ) -> Result<(), capnp::Error> {
+        let name = wire::text::read(params.get()?.get_name(), "a name", limits::NAME_BYTES_MAX)?;
+        let text = format!("no client \"{name}\"");
+        let viewer = self.viewer.clone();
+        let revoked =
+            self.shared().pool.update(move |pool, now| pool.revoke_client(now, &viewer, &name)).await?;
+        if revoked.is_err() {
+            let refused = Refusal::new("no-such-client", text).hint("clusterctl clients");
+            wire::refusal::write(&refused, results.get().init_refused());
+        }
+        Ok(())
+    }
+
+    async fn audit(
+        self: Rc<Self>,
+        params: admin::AuditParams,
+        mut results: admin::AuditResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let (after, limit) = (params.get_after(), wire::text::page(params.get_limit()));
+        let (rows, newest) = self.local.history(|history| history.audit(after, limit))?;
+        results.get().set_newest(newest);
+        let shown = wire::text::fitting(rows.iter().map(|row| row.body.len() + 128)).min(rows.len());
+        let mut list = results.get().init_rows(wire::text::count(&rows[..shown]));
+        for (n, row) in (0..).zip(&rows[..shown]) {
+            let mut to = list.reborrow().get(n);
+            to.set_number(row.number);
+            to.set_before(&row.before);
+            to.set_body(&row.body);
+            to.set_chain(&row.chain);
         }
         Ok(())
     }

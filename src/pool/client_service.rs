@@ -27,7 +27,6 @@ use crate::wire::{self};
 pub(super) struct ClientDoor {
     pub(super) local: Local,
     pub(super) viewer: Viewer,
-    pub(super) name: String,
     pub(super) connection: ConnectionId,
     pub(super) gate: GateState,
     pub(super) presence: Presence,
@@ -45,7 +44,7 @@ impl client_door::Server for ClientDoor {
             wire::refusal::write(&refused, results.get().init_refused());
             return Ok(());
         }
-        welcome(&self.local.shared, &self.name, self.viewer.owner(), results.get().init_welcome());
+        welcome(&self.local.shared, self.viewer.name(), self.viewer.owner(), results.get().init_welcome());
         let service = PoolService {
             local: self.local.clone(),
             viewer: self.viewer.clone(),
@@ -53,7 +52,7 @@ impl client_door::Server for ClientDoor {
             gate: self.gate.clone(),
             presence: self.presence.clone(),
         };
-        if matches!(self.viewer, Viewer::Admin(_)) {
+        if self.viewer.is_admin() {
             let admin: admin::Client = capnp_rpc::new_client(service);
             results.get().set_pool(admin.clone().cast_to());
             results.get().set_admin(admin);
@@ -99,7 +98,7 @@ impl pool::Server for PoolService {
                 return Ok(());
             }
         };
-        match submit(&self.local, self.viewer.owner(), request, spec).await? {
+        match submit(&self.local, &self.viewer, request, spec).await? {
             Ok(id) => {
                 results.get().set_job(id.0);
                 results.get().set_handle(self.handle(id));
@@ -139,10 +138,7 @@ impl pool::Server for PoolService {
             self.shared().pool.update(move |pool, _| pool.list(&viewer, &asked, before, limit)).await?;
         let hour_ago = crate::core::time::WallTime(clock::wall().0 - 3_600_000);
         let query = JobQuery {
-            owner: match &self.viewer {
-                Viewer::Owner(owner) => Some(owner.clone()),
-                Viewer::Admin(_) => None,
-            },
+            owner: (!self.viewer.is_admin()).then(|| self.viewer.owner().to_owned()),
             before,
             states: filter.states.clone(),
             name: filter.name.clone(),

@@ -10,7 +10,12 @@ use crate::net::enrol::{EnrolAnswer, Enrolled, TokenRefusal, answer, read_reques
 use crate::net::token::secret_hash;
 
 /// Hears what a key asks for, and tells it what became of it. The token is spent durably before the answer leaves.
-pub(super) async fn enrol(shared: &Shared, mut stream: Box<TlsStream<TcpStream>>, key: Fingerprint) {
+pub(super) async fn enrol(
+    shared: &Shared,
+    mut stream: Box<TlsStream<TcpStream>>,
+    key: Fingerprint,
+    source: String,
+) {
     let hearing = tokio::time::timeout(shared.timing.handshake, read_request(&mut stream));
     let Ok(Ok(request)) = hearing.await else { return };
     let wish = EnrolWish {
@@ -20,6 +25,7 @@ pub(super) async fn enrol(shared: &Shared, mut stream: Box<TlsStream<TcpStream>>
         key,
         name: request.name,
         choice: request.choice,
+        source,
     };
     let Ok(decided) = shared.pool.update(move |pool, now| pool.enrol(now, wish)).await else { return };
     let told = match decided {

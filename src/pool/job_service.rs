@@ -241,7 +241,7 @@ impl job::Server for JobService {
         let params = params.get()?;
         let request = read_request(params.get_request())?;
         let accepted = match self.again(params.get_only_failed()).await? {
-            Ok(spec) => submit(&self.local, self.viewer.owner(), request, spec).await?,
+            Ok(spec) => submit(&self.local, &self.viewer, request, spec).await?,
             Err(refused) => Err(refused),
         };
         match accepted {

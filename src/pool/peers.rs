@@ -64,6 +64,16 @@ impl Peers {
         self.known().cut(id);
     }
 
+    /// How many connections each of these keys has.
+    pub(super) fn connections_of(&self, keys: &[Fingerprint]) -> Vec<u32> {
+        let known = self.known();
+        let mut of_key: HashMap<Fingerprint, u32> = HashMap::new();
+        for key in known.connections.values().filter_map(|line| line.key) {
+            *of_key.entry(key).or_default() += 1;
+        }
+        keys.iter().map(|key| of_key.get(key).copied().unwrap_or_default()).collect()
+    }
+
     pub(super) fn disconnected(&self, id: ConnectionId) {
         self.known().connections.remove(&id);
     }

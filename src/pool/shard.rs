@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -12,12 +12,13 @@ use super::client_service::ClientDoor;
 use super::enrol_service;
 use super::shared::{Local, Shared, Stop};
 use super::worker_service::WorkerDoor;
+use crate::core::audit::AuditKind;
 use crate::core::id::{ConnectionId, Fingerprint};
 use crate::core::limits;
-use crate::core::pool::{Identity, Viewer};
+use crate::core::pool::{Decision, Identity, Viewer};
 use crate::net::connection::{self, Connection, Peer};
 use crate::net::gate::GateState;
-use crate::net::listen::{Door, Incoming, accept_local};
+use crate::net::listen::{Door, Handshake, Incoming, accept_local};
 use crate::process::clock;
 use crate::schema::{pool_capnp, worker_capnp};
 
@@ -43,7 +44,7 @@ pub(super) async fn run(local: Local, listeners: Listeners) {
             _ = &mut stopping => break,
             accepted = accept_on_socket(&listeners) => match accepted {
                 Ok(connection) => {
-                    connections.spawn_local(serve(local.clone(), connection));
+                    connections.spawn_local(serve(local.clone(), connection, "socket".to_owned()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the socket");
@@ -52,14 +53,7 @@ pub(super) async fn run(local: Local, listeners: Listeners) {
             },
             incoming = accept_on_network(&listeners) => match incoming {
                 Ok((stream, handshake)) => {
-                    let local = local.clone();
-                    connections.spawn_local(async move {
-                        match handshake.run(stream).await {
-                            None => {}
-                            Some(Incoming::Work(connection)) => serve(local, connection).await,
-                            Some(Incoming::Enrol(stream, key)) => enrol_service::enrol(&local.shared, stream, key).await,
-                        }
-                    });
+                    connections.spawn_local(receive(local.clone(), stream, handshake));
                 }
                 Err(error) => tracing::warn!(%error, "cannot accept on the network"),
             },
@@ -76,17 +70,36 @@ async fn accept_on_socket(listeners: &Listeners) -> std::io::Result<Connection> 
     }
 }
 
-async fn accept_on_network(
-    listeners: &Listeners,
-) -> std::io::Result<(tokio::net::TcpStream, crate::net::listen::Handshake)> {
+async fn accept_on_network(listeners: &Listeners) -> std::io::Result<(TcpStream, Handshake)> {
     match &listeners.network {
         Some((listener, door)) => door.accept(listener).await,
         None => std::future::pending().await,
     }
 }
 
+/// Finds out who has come from the network, and what for.
+async fn receive(local: Local, stream: TcpStream, handshake: Handshake) {
+    let source = stream.peer_addr().map_or_else(|_| String::new(), |address| address.ip().to_string());
+    match handshake.run(stream).await {
+        None => decided(&local.shared, AuditKind::NotConnected, "", &source),
+        Some(Incoming::Work(connection)) => serve(local, connection, source).await,
+        Some(Incoming::Enrol(stream, key)) => enrol_service::enrol(&local.shared, stream, key, source).await,
+    }
+}
+
+/// What is decided at the door goes into the audit trail; nobody waits for that.
+fn decided(shared: &Shared, what: AuditKind, who: &str, source: &str) {
+    let (who, source, detail) = (who.to_owned(), source.to_owned(), String::new());
+    let pool = shared.pool.clone();
+    tokio::task::spawn_local(async move {
+        let decision = Decision { what, who, source, detail };
+        // The pool may have ended.
+        let _ = pool.update(move |pool, now| pool.decided(now, decision)).await;
+    });
+}
+
 /// Drives one connection: what is behind its door depends on who has proved to be there.
-async fn serve(local: Local, connection: Connection) {
+async fn serve(local: Local, connection: Connection, source: String) {
     let shared = local.shared.clone();
     let id = shared.next_connection();
     let gate = GateState::new(limits::FRAME_BYTES_MAX_FIRST, clock::boottime());
@@ -106,7 +119,7 @@ async fn serve(local: Local, connection: Connection) {
             Some(identity)
         }
     };
-    let door = door(&local, identity, id, gate.clone());
+    let door = door(&local, identity, id, gate.clone(), &source);
     let cut = guard.cut.clone();
     let link = connection::accepted(connection, door, gate, clock::boottime);
     let stop = async {
@@ -154,18 +167,19 @@ fn door(
     identity: Option<Identity>,
     connection: ConnectionId,
     gate: GateState,
+    source: &str,
 ) -> capnp::capability::Client {
-    let info = &local.shared.info;
-    let client = |viewer: Viewer, name: String| -> capnp::capability::Client {
+    let client = |viewer: Viewer| -> capnp::capability::Client {
+        decided(&local.shared, AuditKind::Connected, viewer.name(), source);
         let presence = Presence::of_client(&local.shared);
-        let door =
-            ClientDoor { local: local.clone(), viewer, name, connection, gate: gate.clone(), presence };
+        let door = ClientDoor { local: local.clone(), viewer, connection, gate: gate.clone(), presence };
         capnp_rpc::new_client::<pool_capnp::client_door::Client, _>(door).client
     };
     match identity {
-        None => client(Viewer::Admin(info.owner.clone()), info.owner.clone()),
-        Some(Identity::Client { name, owner }) => client(Viewer::Owner(owner), name),
+        None => client(Viewer::admin(&local.shared.info.owner)),
+        Some(Identity::Client { name, owner }) => client(Viewer::client(&name, &owner, source)),
         Some(Identity::Worker(worker, name)) => {
+            decided(&local.shared, AuditKind::Connected, &name, source);
             let door = WorkerDoor { local: local.clone(), worker, name, connection, gate: gate.clone() };
             capnp_rpc::new_client::<worker_capnp::worker_door::Client, _>(door).client
         }

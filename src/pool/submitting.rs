@@ -6,18 +6,18 @@ use super::refused::submit_refusal;
 use super::shared::Local;
 use crate::core::id::{JobId, JobNonce, RequestId};
 use crate::core::job::JobSpec;
-use crate::core::pool::{Submit, SubmitError};
+use crate::core::pool::{Submit, SubmitError, Viewer};
 use crate::core::refusal::Refusal;
 use crate::wire::{self, WireError};
 
-/// Submits for an owner; the same request again is the same job, also when that has ended.
+/// Submits for a caller; the same request again is the same job, also when that has ended.
 pub(super) async fn submit(
     local: &Local,
-    owner: &str,
+    viewer: &Viewer,
     request: RequestId,
     spec: JobSpec,
 ) -> Result<Result<JobId, Refusal>, capnp::Error> {
-    if let Some(row) = local.history(|history| history.by_request(owner, request))? {
+    if let Some(row) = local.history(|history| history.by_request(viewer.owner(), request))? {
         let known = wire::record::decode_job(&row.body)?;
         let same = known.submission.spec.digest() == spec.digest();
         return Ok(if same { Ok(row.id) } else { Err(submit_refusal(SubmitError::RequestReused(row.id))) });
@@ -25,7 +25,7 @@ pub(super) async fn submit(
     let mut nonce = [0; 8];
     getrandom::fill(&mut nonce).map_err(|error| capnp::Error::failed(error.to_string()))?;
     let submit = Submit {
-        owner: owner.to_owned(),
+        viewer: viewer.clone(),
         request,
         nonce: JobNonce(u64::from_le_bytes(nonce)),
         spec: Arc::new(spec),

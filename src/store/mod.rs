@@ -36,6 +36,8 @@ pub struct Commit {
     pub jobs: Vec<JobRow>,
     /// Rows of tasks that ended.
     pub tasks: Vec<TaskRow>,
+    /// Entries of the audit trail, in order.
+    pub audit: Vec<Vec<u8>>,
 }
 
 /// A job that ended.
@@ -68,6 +70,19 @@ pub struct TaskRow {
     pub state: TaskState,
     /// All of it, encoded.
     pub body: Vec<u8>,
+}
+
+/// An entry of the audit trail, chained to the one before it (`wire::audit::link`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Its number, from 1.
+    pub number: u64,
+    /// The chain's value before it.
+    pub before: [u8; 32],
+    /// All of it, encoded.
+    pub body: Vec<u8>,
+    /// The chain's value with it.
+    pub chain: [u8; 32],
 }
 
 /// Takes each entry of a log, with its number.
@@ -118,6 +133,9 @@ pub trait History: Send {
         page: (Option<u32>, usize),
         state: Option<TaskState>,
     ) -> Result<Vec<TaskRow>, StoreError>;
+
+    /// Entries of the audit trail after a number, oldest first, and the number of the newest.
+    fn audit(&mut self, after: u64, limit: usize) -> Result<(Vec<AuditRow>, u64), StoreError>;
 
     /// The ended job that a request made.
     fn by_request(&mut self, owner: &str, request: RequestId) -> Result<Option<JobRow>, StoreError>;
@@ -173,6 +191,7 @@ pub fn commit(store: &mut dyn Store, epoch: Epoch, batch: Batch) -> Result<Vec<E
                     body: wire::record::encode_task(ended),
                 }),
                 HistoryItem::Job(ended) => commit.jobs.push(job_row(ended)),
+                HistoryItem::Audit(entry) => commit.audit.push(wire::audit::encode(entry)),
             }
         }
         store.append(&commit)?;

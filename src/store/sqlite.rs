@@ -7,12 +7,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{Commit, EachEntry, History, JobQuery, JobRow, Store, StoreError, TaskRow, medium, wal};
+use super::{
+    AuditRow, Commit, EachEntry, History, JobQuery, JobRow, Store, StoreError, TaskRow, medium, wal,
+};
 use crate::core::id::{Epoch, JobId, RequestId, TaskId};
+use crate::core::limits;
 use crate::core::time::WallTime;
 use crate::core::view::TaskState;
+use crate::wire;
 
 /// So long one connection waits for another.
 const BUSY: Duration = Duration::from_secs(5);
@@ -21,7 +25,8 @@ const BUSY: Duration = Duration::from_secs(5);
 pub const FILE: &str = "queue.db";
 
 /// Each step brings a database from the version of its index to the next.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE epoch (only INTEGER PRIMARY KEY CHECK (only = 0), epoch INTEGER NOT NULL) STRICT;
     INSERT INTO epoch VALUES (0, 0);
     CREATE TABLE log (
@@ -51,7 +56,16 @@ const MIGRATIONS: [&str; 1] = ["
         body BLOB NOT NULL,
         PRIMARY KEY (job, task)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE audit (
+        number INTEGER PRIMARY KEY,
+        before BLOB NOT NULL,
+        body BLOB NOT NULL,
+        chain BLOB NOT NULL
+    ) STRICT;
+",
+];
 
 /// The writer.
 pub struct SqliteStore {
@@ -184,6 +198,7 @@ impl Store for SqliteStore {
                     row.body,
                 ])?;
         }
+        append_audit(&transaction, &commit.audit)?;
         if commit.keep_from > self.trimmed {
             // A row goes when all of its entries may: those of the row that holds `keep_from` stay.
             transaction
@@ -246,6 +261,22 @@ impl History for SqliteHistory {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    fn audit(&mut self, after: u64, limit: usize) -> Result<(Vec<AuditRow>, u64), StoreError> {
+        let newest: Option<i64> =
+            self.connection.query_row("SELECT max(number) FROM audit", [], |row| row.get(0))?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT number, before, body, chain FROM audit WHERE number > ?1 ORDER BY number LIMIT ?2",
+        )?;
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![after, limit], |row| {
+            let number: i64 = row.get(0)?;
+            let number = number.cast_unsigned();
+            Ok(AuditRow { number, before: row.get(1)?, body: row.get(2)?, chain: row.get(3)? })
+        })?;
+        Ok((rows.collect::<Result<_, _>>()?, newest.unwrap_or(0).cast_unsigned()))
+    }
+
     fn by_request(&mut self, owner: &str, request: RequestId) -> Result<Option<JobRow>, StoreError> {
         let mut statement =
             self.connection.prepare_cached("SELECT * FROM job WHERE owner = ?1 AND request = ?2")?;
@@ -274,6 +305,34 @@ fn migrate(connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// The chain after a row: what was before, the number of its first entry, and its entries.
+/// Chains entries to the newest one, and drops the oldest beyond the bound.
+fn append_audit(transaction: &Transaction<'_>, entries: &[Vec<u8>]) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let newest: Option<(i64, [u8; 32])> = transaction
+        .prepare_cached("SELECT number, chain FROM audit ORDER BY number DESC LIMIT 1")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (mut number, mut before) =
+        newest.map_or((0, [0; 32]), |(number, chain)| (number.cast_unsigned(), chain));
+    for body in entries {
+        number += 1;
+        let chain = wire::audit::link(&before, number, body);
+        transaction.prepare_cached("INSERT INTO audit VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            number.cast_signed(),
+            before,
+            body,
+            chain
+        ])?;
+        before = chain;
+    }
+    transaction
+        .prepare_cached("DELETE FROM audit WHERE number <= ?1")?
+        .execute([number.saturating_sub(limits::AUDIT_ENTRIES_MAX).cast_signed()])?;
+    Ok(())
+}
+
 fn link(before: &[u8; 32], first_seq: u64, entries: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(before);
@@ -480,5 +539,29 @@ mod tests {
         assert_eq!(history.by_request("bob", RequestId([4; 16])).unwrap(), None);
         let tasks = history.tasks(JobId(3), (Some(2), 2), None).unwrap();
         assert_eq!(tasks.iter().map(|row| row.task.index).collect::<Vec<_>>(), [4, 6]);
+    }
+
+    #[test]
+    fn the_audit_trail_is_a_chain_that_goes_on_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        for n in 0..3_u8 {
+            let mut store = SqliteStore::open(directory.path()).unwrap();
+            let epoch = store.acquire().unwrap();
+            load(&mut store);
+            let audit = vec![vec![n, 1], vec![n, 2]];
+            store.append(&Commit { audit, ..commit(epoch, 1 + u64::from(n), &["a"]) }).unwrap();
+        }
+
+        let (rows, newest) = SqliteStore::history(directory.path()).unwrap().audit(0, 100).unwrap();
+
+        assert_eq!((rows.len(), newest), (6, 6));
+        let mut before = [0; 32];
+        for (row, number) in rows.iter().zip(1..) {
+            assert_eq!((row.number, row.before), (number, before));
+            assert_eq!(row.chain, wire::audit::link(&before, number, &row.body));
+            before = row.chain;
+        }
+        let (rows, _) = SqliteStore::history(directory.path()).unwrap().audit(4, 1).unwrap();
+        assert_eq!(rows.iter().map(|row| row.number).collect::<Vec<_>>(), [5]);
     }
 }

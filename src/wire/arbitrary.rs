@@ -23,6 +23,7 @@ pub(super) use self::worker::{
 use super::hello::{Hello, Welcome};
 use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
 use crate::core::attempt::AttemptEnd;
+use crate::core::audit::{AuditEntry, AuditKind};
 use crate::core::id::{
     AttemptNumber, Fence, Fingerprint, Incarnation, JobId, JobNonce, Name, TaskId, TokenId, WorkerId,
 };
@@ -34,8 +35,8 @@ use crate::core::output::{Chunk, OutputTotals, Stream};
 use crate::core::refusal::Refusal;
 use crate::core::time::WallTime;
 use crate::core::view::{
-    Counts, JobFilter, JobInfo, PoolStatus, TaskEnd, TaskEvent, TaskEventKind, TaskInfo, TaskState,
-    TermCount, Why,
+    ClientInfo, Counts, JobFilter, JobInfo, PoolStatus, TaskEnd, TaskEvent, TaskEventKind, TaskInfo,
+    TaskState, TermCount, Why,
 };
 
 /// A text that may be empty.
@@ -389,5 +390,23 @@ prop_compose! {
         ]),
     ) -> TokenInfo {
         TokenInfo { id, role, name, uses_left, expires, state }
+    }
+}
+
+prop_compose! {
+    pub(super) fn client_info()(
+        (name, owner, key) in (some_text(), some_text(), fingerprint()),
+        (joined, connections, revoked) in (moment(), any::<u32>(), any::<bool>()),
+    ) -> ClientInfo {
+        ClientInfo { name, owner, key, joined, connections, revoked }
+    }
+}
+
+prop_compose! {
+    pub(super) fn audit_entry()(
+        (at, what, count) in (moment(), select(AuditKind::ALL.to_vec()), any::<u32>()),
+        (who, source, about, detail) in (some_text(), some_text(), some_text(), some_text()),
+    ) -> AuditEntry {
+        AuditEntry { at, what, who, source, about, detail, count }
     }
 }

@@ -3,6 +3,8 @@
 //! Reading is where a message is checked: bounds, names, constraints, enumerations. What comes out is a value that
 //! cannot be wrong, so nobody checks again. Nothing here knows who sends or receives.
 
+pub mod audit;
+pub mod client;
 pub mod executor;
 pub mod fence;
 pub mod hello;

@@ -85,6 +85,8 @@ parts! {
     hellos: arbitrary::hello(), types_capnp::hello::Owned, hello::write, hello::read;
     welcomes: arbitrary::welcome(), types_capnp::welcome::Owned, hello::write_welcome, hello::read_welcome;
     token_wishes: arbitrary::token_wish(), pool_capnp::token_wish::Owned, token::write_wish, token::read_wish;
+    audit_entries: arbitrary::audit_entry(), record_capnp::audit_entry::Owned, audit::write, audit::read;
+    client_infos: arbitrary::client_info(), pool_capnp::client_info::Owned, client::write_info, client::read_info;
     token_infos: arbitrary::token_info(), pool_capnp::token_info::Owned, token::write_info, token::read_info;
     facts: arbitrary::facts(), worker_capnp::facts::Owned, worker::write_facts, worker::read_facts;
     carried: arbitrary::carried(), worker_capnp::registrar::register_params::Owned, write_carried, read_carried;

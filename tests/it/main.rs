@@ -2,6 +2,7 @@
 //! show.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod audit;
 mod cancel;
 mod census;
 mod cluster;

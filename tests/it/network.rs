@@ -376,3 +376,29 @@ fn a_worker_that_root_starts_runs_no_job_as_root_unless_it_is_told_to() {
     let told = cluster.operator.run(["run", "id -un; id -Gn; echo $USER $LOGNAME; stat -c %U ."]).ok();
     assert_eq!(told, "nobody\nnogroup\nnobody nobody\nnobody\n");
 }
+
+#[test]
+fn a_revoked_client_is_cut_off_at_once_and_for_ever_and_its_job_goes_on() {
+    let mut cluster = Cluster::start();
+    cluster.join("w1", &[]);
+    let ann = cluster.client("ann");
+    let gate = cluster.site.path().join("gate");
+    let script = format!("echo begun; while [ ! -e {} ]; do sleep 0.01; done; echo done", gate.display());
+    let mut run = Process::start(ann.command(["run", &script]).stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut lines = run.stdout().lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "begun");
+    assert_eq!(ann.run(["whoami", "-q"]).ok(), "ann\n");
+
+    cluster.operator.run(["clients", "revoke", "ann"]).ok();
+
+    assert_eq!(run.wait(), 125);
+    assert_eq!(lines.next().map(Result::unwrap), None);
+    let refused = ann.run(["jobs"]);
+    assert_eq!((refused.code, refused.stderr.contains("the pool does not know this key")), (5, true));
+    cluster.kill_pool();
+    cluster.restart_pool();
+    assert_eq!(ann.run(["jobs"]).code, 5);
+    std::fs::write(gate, "").unwrap();
+    cluster.operator.wait_for_state("1", "done");
+    assert_eq!(cluster.operator.run(["logs", "1"]).ok(), "begun\ndone\n");
+}

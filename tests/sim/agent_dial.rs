@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clusterctl::core::id::ConnectionId;
 use clusterctl::core::membership::{Carried, Registered};
-use clusterctl::core::pool::{EnrolWish, Identity, NameChoice, RegisterError};
+use clusterctl::core::pool::{EnrolWish, Identity, NameChoice, RegisterError, Viewer};
 use clusterctl::core::{access, label::Labels};
 
 use crate::agent_process::{Dial, Phase};
@@ -100,7 +100,9 @@ impl World {
                 uses: Some(1),
                 ttl: Duration::from_secs(60),
             };
-            let token = pool.create_token(now, wish, [7; 32]).expect("there is room for a token");
+            let token = pool
+                .create_token(now, &Viewer::admin("root"), wish, [7; 32])
+                .expect("there is room for a token");
             let wish = EnrolWish {
                 token,
                 secret_hash: [7; 32],
@@ -108,6 +110,7 @@ impl World {
                 key,
                 name,
                 choice: NameChoice::Default,
+                source: "10.0.0.9".to_owned(),
             };
             match pool.enrol(now, wish) {
                 Ok(_) => Answer::Enrolled(id),

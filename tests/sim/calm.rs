@@ -124,7 +124,7 @@ impl World {
                 let name = self.machines[id.0].name.clone();
                 tell!(self, "{name} is given up");
                 self.decide(move |pool, now| {
-                    let _ = pool.remove_worker(now, name.as_str());
+                    let _ = pool.remove_worker(now, &Viewer::admin("root"), name.as_str());
                     Answer::Nothing
                 });
             }
@@ -151,7 +151,7 @@ impl World {
     /// Live jobs with a task that is at a worker, or that a worker could take.
     fn unfinished_jobs(&self) -> Vec<String> {
         let Some(process) = &self.pool else { return vec!["no pool".to_owned()] };
-        let root = Viewer::Admin("root".to_owned());
+        let root = Viewer::admin("root");
         let now = self.clocks();
         let page = process.pool.list(&root, &Default::default(), None, 1000);
         let mut unfinished = Vec::new();

@@ -75,7 +75,7 @@ impl World {
         let owner = ["ann", "bob", "ann"][usize::try_from(n % 3).unwrap()].to_owned();
         let id = ClientId(self.clients.len());
         self.clients.push(Client {
-            viewer: Viewer::Owner(owner),
+            viewer: Viewer::client(&owner, &owner, "10.0.0.1"),
             observer: Observer(n),
             exchanges: BTreeMap::new(),
             jobs: Vec::new(),

@@ -106,7 +106,8 @@ impl World {
         } else {
             Arc::clone(&spec)
         };
-        let submit = Submit { owner, request: sent, nonce, spec };
+        let viewer = self.clients[id.0].viewer.clone();
+        let submit = Submit { viewer, request: sent, nonce, spec };
         self.decide(move |pool, now| reply(pool.submit(now, submit)));
     }
 

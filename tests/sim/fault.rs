@@ -5,6 +5,7 @@ use std::time::Duration;
 use clusterctl::core::access::{Role, TokenWish};
 use clusterctl::core::agent::Agent;
 use clusterctl::core::label::Labels;
+use clusterctl::core::pool::Viewer;
 
 use crate::agent_process::Wanted;
 use crate::answer::Answer;
@@ -175,7 +176,7 @@ impl World {
         }
         let name = self.machines[id.0].name.clone();
         self.decide(move |pool, now| {
-            let _ = pool.remove_worker(now, name.as_str());
+            let _ = pool.remove_worker(now, &Viewer::admin("root"), name.as_str());
             Answer::Nothing
         });
     }
@@ -195,9 +196,11 @@ impl World {
                 uses: None,
                 ttl: Duration::from_secs(60),
             };
-            let token = pool.create_token(now, wish, [9; 32]).expect("there is room for a token");
+            let token = pool
+                .create_token(now, &Viewer::admin("root"), wish, [9; 32])
+                .expect("there is room for a token");
             for _ in 0..RECORDS {
-                pool.revoke_token(now, token).expect("the token was just made");
+                pool.revoke_token(now, &Viewer::admin("root"), token).expect("the token was just made");
             }
             Answer::Nothing
         });

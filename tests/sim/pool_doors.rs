@@ -262,7 +262,7 @@ impl World {
     /// Adds what was reported before, as if it were about the attempts that count.
     fn tell_again(&mut self, reports: &mut Vec<Report>) {
         let Some(process) = &mut self.pool else { return };
-        let root = Viewer::Admin("root".to_owned());
+        let root = Viewer::admin("root");
         for end in process.ends_reported.iter().rev().take(5) {
             let mut end = end.clone();
             let Fence { task, attempt, .. } = &mut end.fence;

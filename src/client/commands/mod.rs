@@ -1,6 +1,8 @@
 //! One verb a file: its arguments beside what it does. The REPL's meta-commands are the same ones.
 
+pub mod audit;
 pub mod cancel;
+pub mod clients;
 pub mod context;
 pub mod doctor;
 pub mod jobs;

@@ -27,6 +27,7 @@ pub enum WorkersAction {
         name: String,
     },
     /// Forget one for good: what it still has is lost, and its key is not let in again
+    #[command(visible_alias = "revoke")]
     Remove {
         /// Its name
         name: String,

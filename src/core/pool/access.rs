@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use crate::core::access::{Role, TokenInfo, TokenState as ShownState, TokenWish};
+use crate::core::audit::AuditKind;
 use crate::core::id::{Fingerprint, Name, TokenId, WorkerId};
 use crate::core::limits;
 use crate::core::record::{ClientState, Record, TokenState, Validity, WorkerState};
 use crate::core::time::{Now, WallTime};
 
-use super::Pool;
 use super::apply::stands;
 use super::batch::Effect;
+use super::{Decision, Pool, Viewer};
 
 /// What a key stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct EnrolWish {
     pub name: Name,
     /// Whether a person chose that name.
     pub choice: NameChoice,
+    /// Where it is.
+    pub source: String,
 }
 
 /// Where a wished name comes from.
@@ -107,6 +110,7 @@ impl Pool {
     pub fn create_token(
         &mut self,
         now: Now,
+        viewer: &Viewer,
         wish: TokenWish,
         secret_hash: [u8; 32],
     ) -> Result<TokenId, TokenError> {
@@ -131,14 +135,17 @@ impl Pool {
             validity: Validity::Standing,
             admitted: Vec::new(),
         };
+        let (about, detail) = (format!("token {id}"), format!("for a {}", state.role.as_str()));
+        self.audit(now, viewer, AuditKind::TokenCreated, about, detail);
         self.record(now, Record::Token(state));
         Ok(id)
     }
 
     /// A token lets nobody in any longer.
-    pub fn revoke_token(&mut self, now: Now, id: TokenId) -> Result<(), TokenError> {
+    pub fn revoke_token(&mut self, now: Now, viewer: &Viewer, id: TokenId) -> Result<(), TokenError> {
         let mut state = self.tokens.get(&id).ok_or(TokenError::Unknown)?.clone();
         state.validity = Validity::Revoked;
+        self.audit(now, viewer, AuditKind::TokenRevoked, format!("token {id}"), String::new());
         self.record(now, Record::Token(state));
         Ok(())
     }
@@ -163,6 +170,18 @@ impl Pool {
 
     /// Lets a key in, if its token says so. The same key with the same token again is the same use.
     pub fn enrol(&mut self, now: Now, wish: EnrolWish) -> Result<Granted, EnrolRefused> {
+        let EnrolWish { source, token, role, key, .. } = &wish;
+        let (source, detail) = (source.clone(), format!("token {token}, {}, key {key}", role.as_str()));
+        let admitted = self.admit(now, wish);
+        let (what, who, detail) = match &admitted {
+            Ok(granted) => (AuditKind::Enrolled, granted.name.clone(), detail),
+            Err(refused) => (AuditKind::NotEnrolled, String::new(), refused.to_string()),
+        };
+        self.decided(now, Decision { what, who, source, detail });
+        admitted
+    }
+
+    fn admit(&mut self, now: Now, wish: EnrolWish) -> Result<Granted, EnrolRefused> {
         let token = self.tokens.get(&wish.token).ok_or(EnrolRefused::Invalid)?.clone();
         if !same_secret(&token.secret_hash, &wish.secret_hash) {
             return Err(EnrolRefused::Invalid);
@@ -234,6 +253,10 @@ impl Pool {
         wish: &EnrolWish,
         token: &TokenState,
     ) -> Result<Granted, EnrolRefused> {
+        if self.clients.contains_key(&wish.key) {
+            // A key is one thing, or what it may do would depend on who asks first.
+            return Err(EnrolRefused::Invalid);
+        }
         if self.worker_keys.contains_key(&wish.key) {
             // A key that is known needs no token; one that was removed gets in by none.
             return self.granted_to(&wish.key).ok_or(EnrolRefused::Invalid);
@@ -256,6 +279,9 @@ impl Pool {
         wish: &EnrolWish,
         token: &TokenState,
     ) -> Result<Granted, EnrolRefused> {
+        if self.worker_keys.contains_key(&wish.key) {
+            return Err(EnrolRefused::Invalid);
+        }
         if self.clients.contains_key(&wish.key) {
             return self.granted_to(&wish.key).ok_or(EnrolRefused::Invalid);
         }

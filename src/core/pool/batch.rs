@@ -112,7 +112,7 @@ impl Batch {
 
     /// Whether nothing was decided.
     pub fn is_empty(&self) -> bool {
-        self.turn.records.is_empty() && self.effects.is_empty()
+        self.turn.records.is_empty() && self.turn.history.is_empty() && self.effects.is_empty()
     }
 }
 

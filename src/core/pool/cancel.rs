@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::attempt::AttemptEnd;
+use crate::core::audit::AuditKind;
 use crate::core::id::{Fence, JobId, WorkerId};
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
@@ -70,6 +71,8 @@ impl Pool {
                 self.send_cancel(fence, worker, how);
             }
             let ranges = wanted.ranges().collect();
+            let about = format!("job {id}");
+            self.audit(now, viewer, AuditKind::Cancelled, about, tasks_in_words(&wanted));
             self.record(now, Record::CancelWanted { job: id, ranges, how, at: now.wall });
         }
         Ok(result)
@@ -98,7 +101,9 @@ impl Pool {
         for &fence in &unknown {
             self.end_without_report(now, fence, Outcome::Lost("abandoned".to_owned()));
         }
-        Ok(unknown.iter().map(|fence| fence.task.index).collect())
+        let abandoned: RangeSet = unknown.iter().map(|fence| fence.task.index).collect();
+        self.audit(now, viewer, AuditKind::Abandoned, format!("job {id}"), tasks_in_words(&abandoned));
+        Ok(abandoned)
     }
 
     /// An attempt is proven dead, or its time is over: its task waits again if `--retries` allows, else it is lost. One
@@ -151,4 +156,19 @@ impl Pool {
     pub(super) fn worker_name(&self, id: WorkerId) -> String {
         self.workers.get(&id).map(|worker| worker.state.name.clone()).unwrap_or_default()
     }
+}
+
+/// Which tasks a decision was about; nothing if about all.
+fn tasks_in_words(tasks: &RangeSet) -> String {
+    const SHOWN: usize = 20;
+    if tasks.contains(u32::MAX) {
+        return String::new();
+    }
+    let shown = tasks.ranges().take(SHOWN).map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    let words: Vec<String> = shown.collect();
+    let more = if tasks.ranges().count() > SHOWN { ",…" } else { "" };
+    format!("tasks {}{more}", words.join(","))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::attempt::AttemptEnd;
+use crate::core::audit::AuditKind;
 use crate::core::id::{ConnectionId, Fence, Incarnation, TaskId, WorkerId};
 use crate::core::membership::{Carried, Facts, Registered, Report, SubmitterTrust};
 use crate::core::outcome::Outcome;
@@ -12,11 +13,11 @@ use crate::core::record::{PutBack, Record, TaskEnded, Validity};
 use crate::core::time::Now;
 use crate::core::view::TaskEventKind;
 
-use super::Pool;
 use super::apply::is_retryable;
 use super::batch::Effect;
 use super::job::Phase;
 use super::worker::{Hearing, Intake};
+use super::{Pool, Viewer};
 
 /// Why a registration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -342,13 +343,14 @@ impl Pool {
 
     /// Forgets a worker for good. Attempts that may be retried stay unknown until their lease has run out; the others
     /// are lost at once.
-    pub fn remove_worker(&mut self, now: Now, name: &str) -> Result<u64, RemoveError> {
+    pub fn remove_worker(&mut self, now: Now, viewer: &Viewer, name: &str) -> Result<u64, RemoveError> {
         let id = *self.worker_names.get(name).ok_or(RemoveError::Unknown)?;
         let mut state = self.workers[&id].state.clone();
         if state.validity == Validity::Revoked {
             return Err(RemoveError::Unknown);
         }
         state.validity = Validity::Revoked;
+        self.audit(now, viewer, AuditKind::WorkerRemoved, format!("worker {name}"), String::new());
         if let Some(key) = state.key {
             self.turn.act(Effect::Expel(key));
         }

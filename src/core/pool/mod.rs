@@ -16,9 +16,11 @@
 
 mod access;
 mod apply;
+mod audit;
 mod batch;
 mod cancel;
 mod check;
+mod clients;
 mod job;
 mod membership;
 mod relog;
@@ -30,8 +32,10 @@ mod worker;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::access::{EnrolRefused, EnrolWish, Granted, Identity, NameChoice, TokenError};
+pub use self::audit::Decision;
 pub use self::batch::{Batch, Effect, JobEvent, Turn, WatcherId};
 pub use self::cancel::{AbandonError, CancelError};
+pub use self::clients::{ClientPage, UnknownClient};
 pub use self::job::{Job, Phase};
 pub use self::membership::{RegisterError, RemoveError};
 pub use self::submit::{Submit, SubmitError};
@@ -46,27 +50,54 @@ use super::timing::Timing;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Viewer {
-    /// A client of this owner: sees and decides about its own jobs.
-    Owner(String),
-    /// The pool's own user: sees and decides about all.
-    Admin(String),
+pub struct Viewer {
+    name: String,
+    owner: String,
+    source: String,
+    sees: Sees,
+}
+
+/// Whose jobs somebody may know of, and decide about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sees {
+    Own,
+    All,
 }
 
 impl Viewer {
+    /// A client by its key's name: sees and decides about the jobs of its owner.
+    pub fn client(name: &str, owner: &str, source: &str) -> Self {
+        Self { name: name.to_owned(), owner: owner.to_owned(), source: source.to_owned(), sees: Sees::Own }
+    }
+
+    /// The pool's own user, by the socket: sees and decides about all.
+    pub fn admin(user: &str) -> Self {
+        Self { name: user.to_owned(), owner: user.to_owned(), source: "socket".to_owned(), sees: Sees::All }
+    }
+
+    /// By which the pool knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whose jobs it submits.
     pub fn owner(&self) -> &str {
-        match self {
-            Viewer::Owner(owner) | Viewer::Admin(owner) => owner,
-        }
+        &self.owner
+    }
+
+    /// Where it is: an address, or `socket`.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether it is the pool's own user.
+    pub fn is_admin(&self) -> bool {
+        self.sees == Sees::All
     }
 
     /// Whether it may know of a job.
     pub fn sees(&self, owner: &str) -> bool {
-        match self {
-            Viewer::Owner(own) => own == owner,
-            Viewer::Admin(_) => true,
-        }
+        self.is_admin() || self.owner == owner
     }
 }
 
@@ -114,6 +145,7 @@ pub struct Pool {
     worker_keys: BTreeMap<Fingerprint, WorkerId>,
     connections: BTreeMap<ConnectionId, WorkerId>,
     clients: BTreeMap<Fingerprint, ClientState>,
+    minute: audit::Minute,
     tokens: BTreeMap<TokenId, TokenState>,
     scheduler: Scheduler,
     timers: BTreeSet<(Timestamp, timer::Timer)>,
@@ -140,6 +172,7 @@ impl Pool {
             worker_keys: BTreeMap::new(),
             connections: BTreeMap::new(),
             clients: BTreeMap::new(),
+            minute: audit::Minute::default(),
             tokens: BTreeMap::new(),
             scheduler: Scheduler::default(),
             timers: BTreeSet::new(),

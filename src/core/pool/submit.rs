@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::core::audit::AuditKind;
 use crate::core::id::{JobId, JobNonce, RequestId, WorkerId};
 use crate::core::job::JobSpec;
 use crate::core::limits;
 use crate::core::record::{Assignment, Record, Submission};
 use crate::core::time::Now;
 
-use super::{Batch, Pool};
+use super::{Batch, Pool, Viewer};
 
 /// Why a job is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +28,8 @@ pub enum SubmitError {
 /// A submit, with all that the pool is given for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submit {
-    /// Whose job.
-    pub owner: String,
+    /// Who submits, and for whom.
+    pub viewer: Viewer,
     /// Chosen by the client.
     pub request: RequestId,
     /// Random.
@@ -40,7 +41,8 @@ pub struct Submit {
 impl Pool {
     /// Accepts a job, or finds the one that the same request made before.
     pub fn submit(&mut self, now: Now, submit: Submit) -> Result<JobId, SubmitError> {
-        let Submit { owner, request, nonce, spec } = submit;
+        let Submit { viewer, request, nonce, spec } = submit;
+        let owner = viewer.owner().to_owned();
         if let Some(known) = self.requests.get(&(owner.clone(), request)) {
             let same = known.digest == spec.digest();
             return if same { Ok(known.job) } else { Err(SubmitError::RequestReused(known.job)) };
@@ -55,6 +57,8 @@ impl Pool {
             return Err(SubmitError::PoolFull(all));
         }
         let job = JobId(self.counters.job.0 + 1);
+        let script = format!("script {}", spec.script_hash());
+        self.audit(now, &viewer, AuditKind::Submitted, format!("job {job}"), script);
         self.record(now, Record::Submitted(Submission { job, nonce, owner, request, spec, at: now.wall }));
         Ok(job)
     }

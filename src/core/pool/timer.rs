@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Silence(WorkerId),
     /// Whether the attempt is still unknown.
     Lapse(Fence),
+    /// What was decided at the door within the last minute.
+    Audit,
 }
 
 impl Pool {
@@ -34,6 +36,7 @@ impl Pool {
             match timer {
                 Timer::Silence(id) => self.look_for(now, id),
                 Timer::Lapse(fence) => self.look_whether_lapsed(now, fence),
+                Timer::Audit => self.end_minute(now),
             }
         }
     }

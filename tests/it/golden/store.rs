@@ -147,7 +147,7 @@ fn a_pool_goes_on_from_the_golden_state() {
     let now = Now { at: Timestamp(0), wall: WallTime(NEW_YEAR) };
     pool.start(now, epoch);
     let submit = Submit {
-        owner: "ann".into(),
+        viewer: Viewer::client("ann", "ann", "10.0.0.1"),
         request: RequestId([99; 16]),
         nonce: JobNonce(99),
         spec: Arc::new(JobSpec::new("true")),
@@ -194,7 +194,7 @@ fn golden_output_is_read() {
 fn seen(pool: &Pool, directory: &Path) -> String {
     let now = Now { at: Timestamp(0), wall: WallTime(NEW_YEAR + 60 * SECOND_MS) };
     let mut text = String::new();
-    let admin = Viewer::Admin("root".into());
+    let admin = Viewer::admin("root");
     for info in pool.list(&admin, &JobFilter::default(), None, 100).jobs.iter().rev() {
         writeln!(text, "live {}", job_line(info)).unwrap();
         for task in pool.live_tasks(&admin, info.id, (None, 100), None).unwrap() {

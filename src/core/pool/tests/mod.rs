@@ -1,5 +1,7 @@
 //! Claims about the pool's decisions, one at a time. Random histories are in `tests/sim`.
 
+mod access;
+mod audit;
 mod liveness;
 mod queue;
 mod registration;
@@ -11,12 +13,14 @@ use std::time::Duration;
 use super::*;
 use crate::core::access::{Role, TokenWish};
 use crate::core::attempt::AttemptEnd;
+use crate::core::audit::{AuditEntry, AuditKind};
 use crate::core::id::{Incarnation, JobNonce, Name};
 use crate::core::job::{Array, JobSpec};
 use crate::core::label::{Constraint, Labels};
 use crate::core::membership::{Carried, Facts, Report, SubmitterTrust};
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
+use crate::core::record::HistoryItem;
 use crate::core::time::WallTime;
 use crate::core::view::{TaskEventKind, TaskState};
 
@@ -27,6 +31,7 @@ struct World {
     pool: Pool,
     now: Now,
     log: Vec<Record>,
+    trail: Vec<AuditEntry>,
     /// Entries of the log before this number are not needed any longer.
     keep_from: u64,
     requests: u64,
@@ -37,7 +42,7 @@ impl World {
         let mut pool = Pool::new(Timing::default(), Host::default());
         let now = Now { at: Timestamp(0), wall: WallTime(1_000_000) };
         pool.start(now, Epoch(1));
-        Self { pool, now, log: Vec::new(), keep_from: 1, requests: 0 }
+        Self { pool, now, log: Vec::new(), trail: Vec::new(), keep_from: 1, requests: 0 }
     }
 
     /// The pool process is killed, and another begins with what the log still has.
@@ -54,9 +59,9 @@ impl World {
 
     /// Adds so much to the log that everything in it is worth repeating.
     fn lengthen_the_log(&mut self) {
-        let token = self.pool.create_token(self.now, token_wish(), [7; 32]).unwrap();
+        let token = self.pool.create_token(self.now, &Viewer::admin("root"), token_wish(), [7; 32]).unwrap();
         for _ in 0..5000 {
-            self.pool.revoke_token(self.now, token).unwrap();
+            self.pool.revoke_token(self.now, &Viewer::admin("root"), token).unwrap();
         }
         for _ in 0..10 {
             self.turn();
@@ -64,7 +69,7 @@ impl World {
     }
 
     fn viewer(&self) -> Viewer {
-        Viewer::Owner(ANN.into())
+        Viewer::client(ANN, ANN, "10.0.0.1")
     }
 
     fn pass(&mut self, seconds: u64) -> Vec<Effect> {
@@ -80,6 +85,10 @@ impl World {
         let Some(batch) = batch else { return Vec::new() };
         self.keep_from = batch.turn().keep_from;
         self.log.extend(batch.turn().records.iter().cloned());
+        self.trail.extend(batch.turn().history.iter().filter_map(|item| match item {
+            HistoryItem::Audit(entry) => Some(entry.clone()),
+            HistoryItem::Task(_) | HistoryItem::Job(_) => None,
+        }));
         batch.into_effects()
     }
 
@@ -88,7 +97,10 @@ impl World {
         let request = RequestId(u128::from(self.requests).to_le_bytes());
         let nonce = JobNonce(self.requests);
         self.pool
-            .submit(self.now, Submit { owner: ANN.into(), request, nonce, spec: Arc::new(spec) })
+            .submit(
+                self.now,
+                Submit { viewer: Viewer::client(ANN, ANN, "10.0.0.1"), request, nonce, spec: Arc::new(spec) },
+            )
             .unwrap()
     }
 

@@ -144,8 +144,12 @@ impl Life {
         spec.check().unwrap();
         let id = self.pool.load().newest.0 + 1;
         let request = RequestId([u8::try_from(id).unwrap(); 16]);
-        let submit =
-            Submit { owner: "ann".into(), request, nonce: fence(id, 0, 0).nonce, spec: Arc::new(spec) };
+        let submit = Submit {
+            viewer: Viewer::client("ann", "ann", "10.0.0.1"),
+            request,
+            nonce: fence(id, 0, 0).nonce,
+            spec: Arc::new(spec),
+        };
         self.pool.submit(self.now, submit).unwrap()
     }
 
@@ -155,7 +159,7 @@ impl Life {
     }
 
     fn token(&mut self, wish: TokenWish) -> TokenId {
-        let id = self.pool.create_token(self.now, wish, [1; 32]).unwrap();
+        let id = self.pool.create_token(self.now, &Viewer::admin("root"), wish, [1; 32]).unwrap();
         self.turn();
         id
     }
@@ -168,6 +172,7 @@ impl Life {
             key: Fingerprint([key; 32]),
             name: Name::parse(name).unwrap(),
             choice: NameChoice::Default,
+            source: "10.0.0.1".into(),
         };
         self.pool.enrol(self.now, wish).unwrap();
         self.turn();
@@ -193,7 +198,7 @@ impl Life {
         let (ann, script, revoked) = (self.token(ann), self.token(script), self.token(revoked));
         self.enrol(ann, Role::Client, 6, "x");
         self.enrol(script, Role::Client, 7, "x");
-        self.pool.revoke_token(self.now, revoked).unwrap();
+        self.pool.revoke_token(self.now, &Viewer::admin("root"), revoked).unwrap();
         self.turn();
     }
 
@@ -249,7 +254,7 @@ impl Life {
 
         self.submit(JobSpec { constraint: on("gone"), ..JobSpec::new("sleep 2d") });
         self.turn();
-        self.pool.remove_worker(self.now, "gone").unwrap();
+        self.pool.remove_worker(self.now, &Viewer::admin("root"), "gone").unwrap();
         self.turn();
     }
 
@@ -270,7 +275,7 @@ impl Life {
         self.pool
             .cancel(
                 self.now,
-                &Viewer::Owner("ann".into()),
+                &Viewer::client("ann", "ann", "10.0.0.1"),
                 JobId(77),
                 &[(10, 10), (18, 99)],
                 Cancel::Interrupt,
@@ -280,7 +285,7 @@ impl Life {
     }
 
     fn cancel(&mut self, job: u64) {
-        let ann = Viewer::Owner("ann".into());
+        let ann = Viewer::client("ann", "ann", "10.0.0.1");
         self.pool.cancel(self.now, &ann, JobId(job), &[], Cancel::Terminate).unwrap();
         self.turn();
     }

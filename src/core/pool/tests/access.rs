@@ -1,0 +1,109 @@
+//! Who is let in, as what, and for how long.
+
+use super::*;
+
+fn enrol(token: TokenId, key: u8, role: Role, name: &str) -> EnrolWish {
+    EnrolWish {
+        token,
+        secret_hash: [7; 32],
+        role,
+        key: Fingerprint([key; 32]),
+        name: Name::parse(name).unwrap(),
+        choice: NameChoice::Default,
+        source: "10.0.0.1".into(),
+    }
+}
+
+fn client_token(world: &mut World) -> TokenId {
+    let wish = TokenWish { role: Role::Client, uses: None, ..token_wish() };
+    world.pool.create_token(world.now, &Viewer::admin("root"), wish, [7; 32]).unwrap()
+}
+
+#[test]
+fn a_spent_token_lets_in_the_key_that_spent_it_and_no_other() {
+    let mut world = World::new();
+    let token = world.pool.create_token(world.now, &Viewer::admin("root"), token_wish(), [7; 32]).unwrap();
+    let enrol = |key: u8, role| EnrolWish {
+        token,
+        secret_hash: [7; 32],
+        role,
+        key: Fingerprint([key; 32]),
+        name: Name::parse("n1").unwrap(),
+        choice: NameChoice::Default,
+        source: "10.0.0.1".into(),
+    };
+
+    assert!(matches!(world.pool.enrol(world.now, enrol(1, Role::Client)), Err(EnrolRefused::WrongRole(_))));
+    assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
+    assert_eq!(world.pool.enrol(world.now, enrol(2, Role::Worker)), Err(EnrolRefused::Spent));
+    assert_eq!(world.pool.enrol(world.now, enrol(1, Role::Worker)).unwrap().name, "n1");
+}
+
+#[test]
+fn a_revoked_client_is_let_in_by_no_token_and_leaves_its_name_to_nobody() {
+    let mut world = World::new();
+    let token = client_token(&mut world);
+    let ann = Fingerprint([1; 32]);
+    world.pool.enrol(world.now, enrol(token, 1, Role::Client, "ann")).unwrap();
+    world.turn();
+
+    world.pool.revoke_client(world.now, &Viewer::admin("root"), "ann").unwrap();
+    assert_eq!(world.turn(), [Effect::Expel(ann)]);
+    world.restart();
+
+    assert_eq!(world.pool.identities().count(), 0);
+    let again = world.pool.enrol(world.now, enrol(token, 1, Role::Client, "ann"));
+    assert_eq!(again, Err(EnrolRefused::Invalid));
+    assert_eq!(world.pool.enrol(world.now, enrol(token, 2, Role::Client, "ann")).unwrap().name, "ann-2");
+    assert_eq!(world.pool.revoke_client(world.now, &Viewer::admin("root"), "ann"), Err(UnknownClient));
+}
+
+#[test]
+fn a_revoked_clients_jobs_go_on() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let token = client_token(&mut world);
+    world.pool.enrol(world.now, enrol(token, 1, Role::Client, ANN)).unwrap();
+    let job = world.submit(JobSpec::new("true"));
+    world.turn();
+
+    world.pool.revoke_client(world.now, &Viewer::admin("root"), ANN).unwrap();
+    world.turn();
+
+    assert_eq!(world.state(job), Some(TaskState::Starting));
+}
+
+#[test]
+fn a_key_is_a_workers_or_a_clients_and_never_both() {
+    let mut world = World::new();
+    let wish = TokenWish { uses: None, ..token_wish() };
+    let (of_worker, of_client) = (
+        world.pool.create_token(world.now, &Viewer::admin("root"), wish, [7; 32]).unwrap(),
+        client_token(&mut world),
+    );
+    world.pool.enrol(world.now, enrol(of_client, 1, Role::Client, "ann")).unwrap();
+    world.pool.enrol(world.now, enrol(of_worker, 2, Role::Worker, "w1")).unwrap();
+
+    let refused = Err(EnrolRefused::Invalid);
+    assert_eq!(world.pool.enrol(world.now, enrol(of_worker, 1, Role::Worker, "w2")), refused);
+    assert_eq!(world.pool.enrol(world.now, enrol(of_client, 2, Role::Client, "bob")), refused);
+}
+
+#[test]
+fn clients_are_listed_by_name_a_page_at_a_time() {
+    let mut world = World::new();
+    let token = client_token(&mut world);
+    for (key, name) in [(1, "cid"), (2, "ann"), (3, "bob")] {
+        world.pool.enrol(world.now, enrol(token, key, Role::Client, name)).unwrap();
+    }
+    world.pool.revoke_client(world.now, &Viewer::admin("root"), "bob").unwrap();
+
+    let names = |page: &ClientPage| {
+        page.clients.iter().map(|client| (client.name.clone(), client.revoked)).collect::<Vec<_>>()
+    };
+    let first = world.pool.client_page("", 2);
+    let rest = world.pool.client_page("bob", 2);
+
+    assert_eq!((names(&first), first.more), (vec![("ann".into(), false), ("bob".into(), true)], true));
+    assert_eq!((names(&rest), rest.more), (vec![("cid".into(), false)], false));
+}
