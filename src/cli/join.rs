@@ -83,6 +83,7 @@ pub(super) fn join(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         run_as(user, global.state.as_deref()).map_err(|error| Failure::new("usage", format!("{error:#}")))?;
     }
     wipe_token(args.token());
+    global.wipe_proxy();
     let (to, default) = match &args.local_state {
         Some(state) => {
             // Before the runtime opens anything.

@@ -172,6 +172,11 @@ struct StateArgs {
 }
 
 impl Global {
+    /// The URL of a proxy may hold a password.
+    fn wipe_proxy(&self) {
+        self.proxy.iter().filter(|url| url.contains('@')).for_each(|url| title::wipe(url));
+    }
+
     fn proxies(&self) -> Result<Proxies, Failure> {
         Proxies::of_process(self.proxy.as_deref())
             .map_err(|bad| Failure::new("usage", format!("cannot use the proxy: {bad}")))
@@ -239,8 +244,10 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let global = cli.global;
-    // It may hold a password.
-    global.proxy.iter().filter(|url| url.contains('@')).for_each(|url| title::wipe(url));
+    // A worker may have to start itself again with the same words, and wipes it then.
+    if !matches!(cli.command, Some(Command::Worker(WorkerCommand::Join(_)))) {
+        global.wipe_proxy();
+    }
     let verbosity = if global.quiet { Verbosity::Quiet } else { Verbosity::Normal };
     let manner = Manner { format: global.output, verbosity };
     match cli.command {

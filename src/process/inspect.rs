@@ -73,9 +73,9 @@ pub fn work_place(directory: &Path) -> WorkPlace {
         if system.flags().contains(FsFlags::ST_NOEXEC) {
             programs = Programs::Refused;
         }
-        free_bytes = Some(u64::from(system.blocks_available()) * system.fragment_size());
+        free_bytes = Some(system.blocks_available() * system.fragment_size());
         // File systems that make them as they are needed say 0 of 0.
-        free_files = Some(u64::from(system.files_available())).filter(|_| system.files() > 0);
+        free_files = Some(system.files_available()).filter(|_| system.files() > 0);
     }
     WorkPlace { tried, programs, free_bytes, free_files }
 }

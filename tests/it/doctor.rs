@@ -114,6 +114,10 @@ fn a_pool_that_is_away_shows_another_key_or_does_not_know_us_fails() {
     assert_eq!((stranger.code, away.code, other.code), (1, 1, 1));
     let nowhere = ann.run(["doctor", "--pool", "nowhere"]);
     assert_begins(&line(&nowhere, "client"), "FAIL client no pool \"nowhere\" is configured");
+    std::fs::write(ann.path().join(".config/clusterctl/config.toml"), "current = 7").unwrap();
+    let unread = ann.run(["doctor"]);
+    assert_begins(&line(&unread, "client"), "FAIL client cannot read");
+    assert_eq!((nowhere.code, unread.code), (1, 1));
 }
 
 #[test]

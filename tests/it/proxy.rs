@@ -1,9 +1,10 @@
 //! Dialling out through an HTTP proxy. Loopback is never dialled so, which is where these tests run: so the pool has a
 //! name that nobody but the proxy can resolve.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::cluster::{Cluster, Done, Home, Process, join_command, wait_until};
+use crate::cluster::{Cluster, Done, Home, Process, join_command, skipped, wait_until};
 use crate::connect_proxy::ConnectProxy;
 
 /// RFC 6761: no resolver knows it.
@@ -147,4 +148,28 @@ fn a_proxy_that_does_not_answer_is_given_up_and_a_password_is_in_no_process_list
     let line = std::fs::read(format!("/proc/{}/cmdline", worker.pid())).unwrap();
     assert!(!String::from_utf8_lossy(&line).contains(PASSWORD));
     assert!(String::from_utf8_lossy(&line).contains("--proxy"));
+}
+
+#[test]
+fn a_worker_that_goes_on_as_another_user_keeps_its_proxy() {
+    if !nix::unistd::Uid::current().is_root() {
+        skipped("a worker that goes on as another user, through a proxy (run this as root)");
+        return;
+    }
+    let cluster = Cluster::start();
+    let proxy = ConnectProxy::knowing(POOL, &cluster.address);
+    let (home, token) = (cluster.site.home("w1"), cluster.token("--worker"));
+    // Another user must get to the state, and to nothing else.
+    std::fs::set_permissions(cluster.site.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let mut worker = home.command(["worker", "join", POOL, "--name", "w1", "--run-as", "nobody"]);
+    worker.args(["--token", &token, "--proxy", &proxy.url("ann", PASSWORD), "--state"]);
+    worker.arg(cluster.site.path().join("w1-state"));
+    let worker = Process::logged(&home, worker);
+
+    cluster.wait_for_worker("w1", "ready");
+
+    let line = std::fs::read(format!("/proc/{}/cmdline", worker.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&line).contains(PASSWORD));
+    let login = data_encoding::BASE64.encode(format!("ann:{PASSWORD}").as_bytes());
+    assert!(proxy.requests().iter().all(|request| request.contains(&login)));
 }
