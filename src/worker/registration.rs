@@ -95,9 +95,11 @@ async fn network_registrar(
     let connection = connection.map_err(|error| match error {
         DialError::OtherKey { presented } => {
             let text = format!("{address} presented a different key than before");
-            RegisterFailure::ForGood(
-                Refusal::new("key-mismatch", text).fact("expected", pool).fact("presented", presented),
-            )
+            let refused =
+                Refusal::new("key-mismatch", text).fact("expected", pool).fact("presented", presented);
+            RegisterFailure::ForGood(refused.hint(format!(
+                "if you reinstalled the pool: clusterctl worker join {address} --token CCT1-w-…"
+            )))
         }
         error => error.into(),
     })?;

@@ -1,6 +1,6 @@
 //! A pool that shows another key than before: nobody goes on until a person has decided.
 
-use crate::cluster::{Cluster, Home};
+use crate::cluster::{Cluster, Home, join};
 use crate::pty::Terminal;
 
 /// A client whose pool has got another key since.
@@ -116,4 +116,24 @@ fn only_a_pool_elsewhere_has_a_key_to_trust() {
     assert_eq!(client.run(["context", "trust", "nowhere"]).code, 3);
     assert_eq!(client.run(["context", "trust", "local"]).code, 2);
     assert_eq!(cluster.operator.run(["context", "trust", "lab"]).code, 2);
+}
+
+#[test]
+fn a_worker_of_a_pool_that_was_made_anew_stops_and_joins_by_a_token_of_it() {
+    let mut cluster = Cluster::start();
+    let (home, token) = (cluster.site.home("w1"), cluster.token("--worker"));
+    let mut worker = join(&home, &cluster.address, "w1", &["--token", &token]);
+    cluster.wait_for_worker("w1", "ready");
+    cluster.kill_pool();
+    std::fs::remove_dir_all(cluster.operator.state().join("lab")).unwrap();
+    cluster.restart_pool();
+
+    assert_eq!(worker.wait(), 4);
+
+    let log = std::fs::read_to_string(home.path().join("worker.log")).unwrap();
+    let hint =
+        format!("hint: if you reinstalled the pool: clusterctl worker join {} --token", cluster.address);
+    assert!(log.contains("presented a different key than before") && log.contains(&hint), "{log}");
+    let _worker = join(&home, &cluster.address, "w1", &["--token", &cluster.token("--worker")]);
+    cluster.wait_for_worker("w1", "ready");
 }

@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, IsTerminal};
 
-use super::super::Manner;
 use super::super::connection::{Session, Target, host_of, other_key};
 use super::super::context::{Config, Context};
 use super::super::error::Failure;
+use super::super::{Manner, render};
 use super::context::{LOCAL, no_such_context};
 use super::tell_done;
 use crate::core::id::Fingerprint;
+use crate::core::limits::NAME_BYTES_MAX;
 use crate::net::dial::{self, Route};
 use crate::say::say;
 use crate::store::place::StateRoot;
@@ -67,7 +68,10 @@ pub(super) async fn trust(
         // A pool that was made anew has other clients than the one before: none.
         let mut session = Session::to(Target::Remote(name.to_owned(), context), root.clone(), route.proxies);
         match session.pool().await {
-            Ok(_) => say!("  it knows this user as {}", session.welcome().map_or("", |welcome| &welcome.you)),
+            Ok(_) => {
+                let you = session.welcome().map_or("", |welcome| &welcome.you);
+                say!("  it knows this user as {}", render::plain(you.as_bytes(), NAME_BYTES_MAX));
+            }
             Err(failure) if failure.refusal.code == "auth-unknown-key" => say!(
                 "  it does not know this user yet\n  on {}: clusterctl token create --client\n  here: clusterctl context add {name} {address} --token CCT1-c-…",
                 host_of(&address)
