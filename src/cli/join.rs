@@ -1,4 +1,4 @@
-//! `worker join`: the command line of an agent, and which pool it is for.
+//! `worker join` and `worker doctor`: the command line of an agent, and which pool it is for.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -6,20 +6,21 @@ use std::time::Instant;
 use clap::Args;
 
 use super::log::{self, LogTo};
-use super::serve::{HANDOVER, LOOK_AGAIN, PORT, worker_log};
+use super::serve::{HANDOVER, LOOK_AGAIN, PORT, find_root, worker_log};
 use super::{Global, StateArgs, block_on, internal, timing};
 use crate::client::commands::context;
 use crate::client::error::Failure;
+use crate::core::checkup::Check;
 use crate::core::id::Name;
 use crate::core::label::parse_label;
 use crate::core::limits;
 use crate::core::membership::SubmitterTrust;
 use crate::core::refusal::Refusal;
-use crate::net::dial;
+use crate::net::dial::{self, Route};
 use crate::process::run_as::run_as;
 use crate::process::{detach, facts, title};
-use crate::store::place::{self, Endpoint, StateRoot, Surroundings};
-use crate::worker::{Ending, JoinError, JoinMode, JoinOptions, PoolAddress, RootJobs};
+use crate::store::place::{self, Endpoint, StateRoot};
+use crate::worker::{self, DoctorOptions, Ending, JoinError, JoinMode, JoinOptions, PoolAddress, RootJobs};
 
 /// `worker join`.
 #[derive(Args, Debug)]
@@ -57,6 +58,18 @@ pub(super) struct JoinArgs {
     local_state: Option<PathBuf>,
 }
 
+/// `worker doctor`.
+#[derive(Args, Debug)]
+pub(super) struct WorkerDoctorArgs {
+    #[command(flatten)]
+    pub(super) place: StateArgs,
+    /// The pool, as HOST:PORT; those that were joined if not given
+    pool: Option<String>,
+    /// Where jobs' directories would be made
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+}
+
 impl JoinArgs {
     /// A variable that is empty says nothing.
     fn token(&self) -> Option<&str> {
@@ -70,6 +83,7 @@ pub(super) fn join(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         run_as(user, global.state.as_deref()).map_err(|error| Failure::new("usage", format!("{error:#}")))?;
     }
     wipe_token(args.token());
+    global.wipe_proxy();
     let (to, default) = match &args.local_state {
         Some(state) => {
             // Before the runtime opens anything.
@@ -90,8 +104,7 @@ pub(super) fn wipe_token(given: Option<&str>) {
 }
 
 async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
-    let root = StateRoot::find(&Surroundings::of_process(global.state.clone()))
-        .map_err(|error| Failure::new("no-home", error).hint("--state DIR"))?;
+    let root = find_root(global)?;
     let labels = args.label.iter().map(|text| parse_label(text).map_err(|bad| Failure::new("usage", bad)));
     let pool = match (&args.local_state, &args.pool) {
         (Some(state), _) => PoolAddress::Local(state.clone()),
@@ -105,16 +118,17 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         name: args.name.clone(),
         slots: args.slots.unwrap_or_else(facts::cpus),
         labels: labels.collect::<Result<_, _>>()?,
-        work_directory: std::path::absolute(args.work_dir.clone().unwrap_or_else(std::env::temp_dir))?,
+        work_directory: work_directory(args.work_dir.as_ref())?,
         state: global.state.clone(),
         trust: if args.trust_submitters { SubmitterTrust::Everybody } else { SubmitterTrust::OwnerOnly },
         root: if args.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
         mode: if background { JoinMode::Background } else { JoinMode::Foreground },
         timing: timing(),
+        proxies: global.proxies()?,
     };
     let patience = Instant::now() + HANDOVER;
     let ended = loop {
-        match crate::worker::join(options.clone()).await {
+        match worker::join(options.clone()).await {
             // The agent of the pool's life before may just be told to go.
             Err(JoinError::Refused(refused))
                 if background && refused.code == "worker-running" && Instant::now() < patience =>
@@ -135,6 +149,22 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         }
         Err(JoinError::Other(error)) => Err(internal(error)),
     }
+}
+
+/// What keeps a worker here from working, or could.
+pub(super) async fn doctor(global: &Global, args: &WorkerDoctorArgs) -> Result<Vec<Check>, Failure> {
+    let root = find_root(global)?;
+    let pool = match &args.pool {
+        Some(address) => Some(find_pool(&root, &with_port(address), false).await),
+        None => None,
+    };
+    let work_directory = work_directory(args.work_dir.as_ref())?;
+    let route = Route { timing: timing(), proxies: global.proxies()? };
+    Ok(worker::examine(&DoctorOptions { root, pool, work_directory, route }).await)
+}
+
+fn work_directory(given: Option<&PathBuf>) -> Result<PathBuf, Failure> {
+    Ok(std::path::absolute(given.cloned().unwrap_or_else(std::env::temp_dir))?)
 }
 
 fn with_port(address: &str) -> String {

@@ -12,19 +12,21 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use self::join::JoinArgs;
+use self::join::{JoinArgs, WorkerDoctorArgs};
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
 use crate::client::commands::{
-    self, audit, cancel, clients, context, jobs, logs, pool as pool_commands, run, token, wait, workers,
+    self, audit, cancel, clients, context, doctor, jobs, logs, pool as pool_commands, run, token, wait,
+    workers,
 };
 use crate::client::connection::Session;
 use crate::client::error::Failure;
 use crate::client::selector::Recent;
 use crate::client::{Format, Manner, Verbosity, repl};
 use crate::core::timing::Timing;
+use crate::net::proxy::Proxies;
 use crate::process::executor::ExecutorOptions;
-use crate::process::{executor, keeper};
+use crate::process::{executor, keeper, title};
 use crate::store::place::{StateRoot, Surroundings};
 
 /// The exit code where that is a job's, and there is none.
@@ -55,6 +57,9 @@ struct Global {
     /// Which pool: a context, a pool of this user, or HOST:PORT of a context
     #[arg(long, global = true, env = "CLUSTERCTL_POOL", hide_env_values = true, value_name = "NAME")]
     pool: Option<String>,
+    /// HTTP proxy to the pool; HTTPS_PROXY if not given, and NO_PROXY names what goes without
+    #[arg(long, global = true, value_name = "URL")]
+    proxy: Option<String>,
     /// Where state lies
     #[arg(long, env = "CLUSTERCTL_STATE", hide_env_values = true, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -130,6 +135,9 @@ enum Command {
     /// Work for a pool
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Look at what keeps this user from working, or could, and say what to do about it
+    #[command(after_help = "Examples:\n  clusterctl doctor\n  clusterctl doctor --pool lab --output json")]
+    Doctor(StateArgs),
     /// Let workers and clients in
     #[command(subcommand)]
     Token(token::TokenAction),
@@ -163,6 +171,18 @@ struct StateArgs {
     state: Option<PathBuf>,
 }
 
+impl Global {
+    /// The URL of a proxy may hold a password.
+    fn wipe_proxy(&self) {
+        self.proxy.iter().filter(|url| url.contains('@')).for_each(|url| title::wipe(url));
+    }
+
+    fn proxies(&self) -> Result<Proxies, Failure> {
+        Proxies::of_process(self.proxy.as_deref())
+            .map_err(|bad| Failure::new("usage", format!("cannot use the proxy: {bad}")))
+    }
+}
+
 impl StateArgs {
     /// What is said behind the verb goes over what is said before it.
     fn over(&self, global: &Global) -> Global {
@@ -177,6 +197,11 @@ enum WorkerCommand {
         after_help = "Examples:\n  clusterctl worker join head:7700 --token CCT1-w-…\n  clusterctl worker join localhost:7700 --slots 4 --label gpu=a100"
     )]
     Join(JoinArgs),
+    /// Look at what keeps a worker on this machine from working, or could, and say what to do about it
+    #[command(
+        after_help = "Examples:\n  clusterctl worker doctor\n  clusterctl worker doctor head:7700 --work-dir /scratch"
+    )]
+    Doctor(WorkerDoctorArgs),
 }
 
 #[derive(Args, Debug)]
@@ -219,6 +244,10 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let global = cli.global;
+    // A worker may have to start itself again with the same words, and wipes it then.
+    if !matches!(cli.command, Some(Command::Worker(WorkerCommand::Join(_)))) {
+        global.wipe_proxy();
+    }
     let verbosity = if global.quiet { Verbosity::Quiet } else { Verbosity::Normal };
     let manner = Manner { format: global.output, verbosity };
     match cli.command {
@@ -234,6 +263,11 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             serve::serve(&args.place.over(&global), &args, manner)
         }
         Some(Command::Worker(WorkerCommand::Join(args))) => join::join(&args.place.over(&global), &args),
+        Some(Command::Worker(WorkerCommand::Doctor(args))) => {
+            log::start(global.log_format, "error", LogTo::Stderr);
+            let checks = block_on(join::doctor(&args.place.over(&global), &args))?;
+            Ok(doctor::show(&checks, manner))
+        }
         command => {
             log::start(global.log_format, "warn", LogTo::Stderr);
             block_on(client(global, command, cli.repl, manner))
@@ -256,9 +290,15 @@ async fn client(
             join::wipe_token(Some(token));
         }
         let root = StateRoot::find(&surroundings).map_err(|error| Failure::new("no-home", error))?;
-        return context::context(action, &root, manner).await;
+        return context::context(action, &root, global.proxies()?, manner).await;
     }
-    let mut session = Session::new(global.pool.as_deref(), global.state)?;
+    let proxies = global.proxies()?;
+    if let Some(Command::Doctor(place)) = &command {
+        let state = place.state.clone().or(global.state);
+        let checks = doctor::examine(global.pool.as_deref(), state, proxies).await;
+        return Ok(doctor::show(&checks, manner));
+    }
+    let mut session = Session::new(global.pool.as_deref(), global.state, proxies)?;
     let Some(command) = command else { return bare(session, lines, manner).await };
     let session = &mut session;
     let none = Recent::default();
@@ -285,6 +325,7 @@ async fn client(
         Command::Pool(PoolCommand::Serve(_))
         | Command::Worker(_)
         | Command::Context(_)
+        | Command::Doctor(_)
         | Command::Executor(_)
         | Command::Keeper(_) => unreachable!("these are no client's"),
     }

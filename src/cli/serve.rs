@@ -132,7 +132,7 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
     served.join().map_err(|_| Failure::new("internal", "the pool panicked"))?.map(|()| 0).map_err(internal)
 }
 
-fn find_root(global: &Global) -> Result<StateRoot, Failure> {
+pub(super) fn find_root(global: &Global) -> Result<StateRoot, Failure> {
     StateRoot::find(&Surroundings::of_process(global.state.clone()))
         .map_err(|error| Failure::new("no-home", error).hint("--state DIR"))
 }

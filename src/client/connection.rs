@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use super::context::{Config, Context};
 use super::error::Failure;
 use super::{private_pool, render};
-use crate::core::id::Name;
+use crate::core::id::{Fingerprint, Name};
 use crate::core::timing::Timing;
 use crate::net::connection::{self, Link};
-use crate::net::dial::{self, DialError};
+use crate::net::dial::{self, DialError, Route};
 use crate::net::key::KeyPair;
-use crate::net::tls::Expected;
+use crate::net::proxy::Proxies;
 use crate::process::clock;
 use crate::schema::pool_capnp::{StopReason, admin, client_door, pool};
 use crate::store::place::{self, StateRoot, Surroundings};
@@ -40,7 +40,7 @@ pub enum Target {
 pub struct Session {
     target: Target,
     root: StateRoot,
-    timing: Timing,
+    route: Route,
     live: Option<Live>,
     /// Whether it was connected before: then a lost connection is waited for.
     known: bool,
@@ -118,21 +118,28 @@ impl Session {
     ///
     /// # Errors
     /// When no such pool is known, or this user has no home.
-    pub fn new(wanted: Option<&str>, state: Option<PathBuf>) -> Result<Self, Failure> {
+    pub fn new(wanted: Option<&str>, state: Option<PathBuf>, proxies: Proxies) -> Result<Self, Failure> {
         let root = StateRoot::find(&Surroundings::of_process(state))
             .map_err(|error| Failure::new("no-home", error).hint("clusterctl --state DIR …"))?;
         let target = Target::choose(wanted, &root)?;
-        Ok(Self { known: false, ..Self::of(target, root) })
+        Ok(Self::to(target, root, proxies))
+    }
+
+    /// A session with a pool that may not be there: the first time, that is an error.
+    pub fn to(target: Target, root: StateRoot, proxies: Proxies) -> Self {
+        let route = Route { timing: Timing::default(), proxies };
+        Self { known: false, route, ..Self::of(target, root) }
     }
 
     /// A session with a pool that is known to be there: it is waited for when it is away.
     pub fn of(target: Target, root: StateRoot) -> Self {
-        Self { target, root, timing: Timing::default(), live: None, known: true, started: Started::Before }
+        let route = Route::direct(Timing::default());
+        Self { target, root, route, live: None, known: true, started: Started::Before }
     }
 
     /// Another session with the same pool, by a connection of its own.
     pub fn another(&self) -> Self {
-        Self::of(self.target.clone(), self.root.clone())
+        Self { route: self.route.clone(), ..Self::of(self.target.clone(), self.root.clone()) }
     }
 
     /// Which pool is meant.
@@ -243,7 +250,7 @@ impl Session {
                 let expected = context.fingerprint().ok_or_else(|| {
                     Failure::new("config", format!("the context \"{}\" has no key", self.target.name()))
                 })?;
-                dial::dial(&address, &key, Expected::Key(expected), &self.timing)
+                dial::dial(&address, &key, expected, &self.route)
                     .await
                     .map_err(|error| self.failure(error, &address))?
             }
@@ -287,7 +294,7 @@ impl Session {
         });
         let mut request = door.hello_request();
         wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
-        let answer = match tokio::time::timeout(self.timing.handshake, request.send().promise).await {
+        let answer = match tokio::time::timeout(self.route.timing.handshake, request.send().promise).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) if state.denied() => {
                 let host = match &self.target {
@@ -334,16 +341,26 @@ impl Session {
                     Target::Remote(_, context) => context.fingerprint(),
                     Target::Private | Target::Local(..) => None,
                 };
-                Failure::new("key-mismatch", format!("pool \"{name}\" presented a different key than before"))
-                    .fact("expected", expected.unwrap_or_default())
-                    .fact("presented", presented)
+                other_key(name, expected.unwrap_or_default(), presented)
+                    .hint(format!("if you reinstalled the pool: clusterctl context trust {name}"))
+            }
+            DialError::Proxy(error) => {
+                Failure::new("unreachable", format!("cannot reach pool \"{name}\" at {address}: {error}"))
                     .hint(format!(
-                        "if you reinstalled the pool: clusterctl context add {name} … with a new token"
+                        "NO_PROXY={} goes without; --proxy URL goes through another",
+                        host_of(address)
                     ))
             }
             error => Failure::new("unreachable", format!("cannot reach pool \"{name}\": {error}")),
         }
     }
+}
+
+/// A pool shows another key than the one that it is known by.
+pub fn other_key(name: &str, expected: Fingerprint, presented: Fingerprint) -> Failure {
+    Failure::new("key-mismatch", format!("pool \"{name}\" presented a different key than before"))
+        .fact("expected", expected)
+        .fact("presented", presented)
 }
 
 /// The machine of an address, as a hint names it.

@@ -49,7 +49,7 @@ impl Config {
     /// # Errors
     /// When it cannot be read, or is no configuration.
     pub fn load() -> Result<Self, Failure> {
-        let Some(path) = path() else { return Ok(Self::default()) };
+        let Some(path) = config_path() else { return Ok(Self::default()) };
         match fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(Failure::new("config", format!("cannot read {}: {error}", path.display()))),
@@ -64,7 +64,7 @@ impl Config {
     /// # Errors
     /// When there is no home directory, or it cannot be written.
     pub fn save(&self) -> Result<(), Failure> {
-        let path = path().ok_or_else(|| Failure::new("no-home", "no home directory for this user"))?;
+        let path = config_path().ok_or_else(|| Failure::new("no-home", "no home directory for this user"))?;
         let directory = path.parent().expect("the configuration lies in a directory");
         fs::create_dir_all(directory)?;
         let text = toml::to_string(self).map_err(|error| Failure::new("config", error))?;
@@ -75,7 +75,8 @@ impl Config {
     }
 }
 
-fn path() -> Option<PathBuf> {
+/// Where it lies.
+pub fn config_path() -> Option<PathBuf> {
     base("XDG_CONFIG_HOME", ".config").map(|base| base.join("clusterctl/config.toml"))
 }
 

@@ -89,6 +89,8 @@ pub const PUMP_QUEUE_MAX: usize = 4096;
 pub const REQUESTS_REMEMBERED_MAX: usize = 100_000;
 /// The message that enrols a key, in bytes.
 pub const ENROL_MESSAGE_BYTES_MAX: usize = 4096;
+/// The head of a proxy's answer, in bytes.
+pub const PROXY_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Unspent tokens of a pool.
 pub const TOKENS_MAX: usize = 10_000;
 /// Keys that a token may be bound to let in: it remembers each of them.

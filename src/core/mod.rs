@@ -8,6 +8,7 @@ pub mod access;
 pub mod agent;
 pub mod attempt;
 pub mod audit;
+pub mod checkup;
 pub mod id;
 pub mod job;
 pub mod label;

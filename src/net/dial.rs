@@ -1,4 +1,4 @@
-//! Dialling a pool: over the network, by its key, or on this machine, by its socket.
+//! Dialling a pool: over the network, by its key, through a proxy where one is set; or on this machine, by its socket.
 
 use std::io;
 use std::path::Path;
@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::connection::{Connection, Peer};
 use super::key::KeyPair;
+use super::proxy::{Proxies, ProxyError};
 use super::tls::{self, Expected, OtherKey};
 use crate::core::id::Fingerprint;
 use crate::core::refusal::os_words;
@@ -27,6 +28,22 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// What the kernel takes before it has been sent: what waits here can still be overtaken by what is urgent.
 const NOT_SENT_BYTES: u32 = 64 << 10;
 
+/// How pools are dialled.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// How long it may take.
+    pub timing: Timing,
+    /// What may be in between.
+    pub proxies: Proxies,
+}
+
+impl Route {
+    /// Without a proxy.
+    pub fn direct(timing: Timing) -> Self {
+        Self { timing, proxies: Proxies::none() }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
@@ -36,6 +53,9 @@ pub enum DialError {
         /// What the operating system says.
         reason: String,
     },
+    /// The proxy in between opens no way there.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Somebody else answers there.
     #[error("the key there is {presented}")]
     OtherKey {
@@ -57,12 +77,24 @@ pub enum DialError {
 pub async fn dial(
     address: &str,
     key: &KeyPair,
-    expected: Expected,
-    timing: &Timing,
+    pool: Fingerprint,
+    route: &Route,
 ) -> Result<Connection, DialError> {
-    let stream = dial_tls(address, key, expected, tls::ALPN_WORK, timing).await?;
+    let stream = dial_tls(address, key, Expected::Key(pool), tls::ALPN_WORK, route).await?;
     let peer = Peer::Key(presented(&stream)?);
     Ok(Connection { stream: Box::pin(stream), peer })
+}
+
+/// Looks whose key answers at an address. Nothing else is learned, and nothing told: our own key is one for this once,
+/// and what could be said over the connection ends with it.
+///
+/// # Errors
+/// As `DialError` says.
+pub async fn look(address: &str, route: &Route) -> Result<Fingerprint, DialError> {
+    let key =
+        KeyPair::generate().map_err(|error| DialError::Own(rustls::Error::General(error.to_string())))?;
+    // A pool speaks to any key by this protocol, and waits for a token.
+    presented(&dial_tls(address, &key, Expected::Anyone, tls::ALPN_ENROL, route).await?)
 }
 
 pub(super) async fn dial_tls(
@@ -70,15 +102,19 @@ pub(super) async fn dial_tls(
     key: &KeyPair,
     expected: Expected,
     alpn: &'static [u8],
-    timing: &Timing,
+    route: &Route,
 ) -> Result<TlsStream<TcpStream>, DialError> {
     let config = tls::client_config(key, expected, alpn).map_err(DialError::Own)?;
     let unreachable = |reason: String| DialError::Unreachable { reason };
-    let connecting = TcpStream::connect(address);
-    let stream = match tokio::time::timeout(timing.dial_connect, connecting).await {
-        Err(_) => return Err(unreachable(format!("no answer within {}s", timing.dial_connect.as_secs()))),
-        Ok(Err(error)) => return Err(unreachable(os_words(&error))),
-        Ok(Ok(stream)) => stream,
+    let timing = &route.timing;
+    let stream = match route.proxies.to(address)? {
+        Some(proxy) => proxy.connect(address, timing.dial_connect).await?,
+        None => match tokio::time::timeout(timing.dial_connect, TcpStream::connect(address)).await {
+            Err(_) => {
+                return Err(unreachable(format!("no answer within {}s", timing.dial_connect.as_secs())));
+            }
+            Ok(connected) => connected.map_err(|error| unreachable(os_words(&error)))?,
+        },
     };
     tune(&stream).map_err(|error| unreachable(error.to_string()))?;
     // The name is never looked at: keys are.

@@ -13,7 +13,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::dial::{DialError, dial_tls, presented};
+use super::dial::{DialError, Route, dial_tls, presented};
 use super::key::KeyPair;
 use super::tls::{ALPN_ENROL, Expected};
 use super::token::Token;
@@ -21,7 +21,6 @@ use crate::core::access::Role;
 use crate::core::id::{Fingerprint, Name, TokenId};
 use crate::core::limits;
 use crate::core::pool::NameChoice;
-use crate::core::timing::Timing;
 
 const VERSION: u8 = 1;
 
@@ -119,9 +118,9 @@ pub async fn enrol(
     key: &KeyPair,
     token: &Token,
     wish: (&Name, NameChoice),
-    timing: &Timing,
+    route: &Route,
 ) -> Result<Enrolled, EnrolError> {
-    let mut stream = dial_tls(address, key, Expected::Prefix(token.pool), ALPN_ENROL, timing).await?;
+    let mut stream = dial_tls(address, key, Expected::Prefix(token.pool), ALPN_ENROL, route).await?;
     presented(&stream)?;
     let request = EnrolRequest {
         role: token.role,

@@ -8,6 +8,7 @@ pub mod enrol;
 pub mod gate;
 pub mod key;
 pub mod listen;
+pub mod proxy;
 pub mod tls;
 pub mod token;
 pub mod writer;

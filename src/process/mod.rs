@@ -8,6 +8,7 @@ pub mod detach;
 pub mod executor;
 pub mod executor_client;
 pub mod facts;
+pub mod inspect;
 mod journal;
 pub mod keeper;
 mod launch;

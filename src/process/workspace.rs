@@ -62,7 +62,7 @@ impl Workspace {
 impl Root {
     /// A new directory in `base`, which belongs to this user alone.
     fn make(base: &Path) -> io::Result<Self> {
-        let ours = base.join(format!("{USER_PREFIX}{}", nix::unistd::getuid()));
+        let ours = directory_of_user(base);
         private_directory(&ours)?;
         let path = tempfile::Builder::new().prefix(ROOT_PREFIX).tempdir_in(&ours)?.keep();
         let lock = Flock::lock(File::open(&path)?, FlockArg::LockSharedNonblock).ok();
@@ -180,6 +180,11 @@ fn make_removable(path: &Path) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         make_removable(&entry.path());
     }
+}
+
+/// Where all of this user's executors make theirs.
+pub(super) fn directory_of_user(base: &Path) -> PathBuf {
+    base.join(format!("{USER_PREFIX}{}", nix::unistd::getuid()))
 }
 
 /// Makes a directory for this user alone, or finds that it is one.

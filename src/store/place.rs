@@ -95,6 +95,15 @@ impl StateRoot {
         self.0.join(format!("worker-{key}-{name}"))
     }
 
+    /// Directories of this user's workers, of whatever pools.
+    pub fn workers(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(RESERVED[1]));
+        let mut found: Vec<PathBuf> = named.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        found.sort();
+        found
+    }
+
     /// The one key of this user as a client, for every pool.
     pub fn client(&self) -> PathBuf {
         self.0.join("client")

@@ -24,9 +24,9 @@ use crate::store::place::StateRoot;
 /// Room for `-2` and the like behind a name.
 const SUFFIX_BYTES: usize = 8;
 /// In a worker's directory: its key.
-const KEY: &str = "key";
+pub(super) const KEY: &str = "key";
 /// In a worker's directory, once a pool has taken its key.
-const ENROLLED: &str = "enrolled";
+pub(super) const ENROLLED: &str = "enrolled";
 
 /// A worker's own directory, with its lock.
 pub(super) struct Home {
@@ -126,7 +126,7 @@ async fn enrol(
 ) -> Result<Enrolled, JoinError> {
     let mut attempts = 0_u32;
     loop {
-        match enrol::enrol(address, key, token, name, &options.timing).await {
+        match enrol::enrol(address, key, token, name, &options.route()).await {
             Ok(enrolled) => return Ok(enrolled),
             Err(EnrolError::Refused(why, text)) => {
                 let refused = Refusal::new(why.code(), text).fact("pool", address);

@@ -23,6 +23,11 @@ impl KnownPools {
         self.0.get(address).copied()
     }
 
+    /// Every address with the pool that answered there.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&str, Fingerprint)> {
+        self.0.iter().map(|(address, pool)| (address.as_str(), *pool))
+    }
+
     pub(super) fn remember(&mut self, address: &str, pool: Fingerprint) {
         self.0.insert(address.to_owned(), pool);
     }

@@ -2,6 +2,7 @@
 //!
 //! It may crash, be replaced or lose the link; jobs belong to the executor. Decisions are in `core::agent`.
 
+mod doctor;
 mod driver;
 mod identity;
 mod known_pools;
@@ -14,6 +15,7 @@ mod uplink;
 use std::fs;
 use std::time::Duration;
 
+pub use self::doctor::{DoctorOptions, examine};
 pub use self::driver::Ending;
 pub use self::options::{JoinMode, JoinOptions, PoolAddress, RootJobs};
 

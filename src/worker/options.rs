@@ -6,6 +6,8 @@ use crate::core::id::Name;
 use crate::core::label::Labels;
 use crate::core::membership::SubmitterTrust;
 use crate::core::timing::Timing;
+use crate::net::dial::Route;
+use crate::net::proxy::Proxies;
 use crate::net::token::Token;
 
 /// How a worker is started.
@@ -33,6 +35,15 @@ pub struct JoinOptions {
     pub mode: JoinMode,
     /// Durations.
     pub timing: Timing,
+    /// What may be between it and its pool.
+    pub proxies: Proxies,
+}
+
+impl JoinOptions {
+    /// How it dials.
+    pub(super) fn route(&self) -> Route {
+        Route { timing: self.timing, proxies: self.proxies.clone() }
+    }
 }
 
 /// Where a pool is.

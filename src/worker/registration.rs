@@ -4,6 +4,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use capnp::capability::Response;
 use tokio::sync::{mpsc, oneshot};
 
 use super::identity::Identity;
@@ -14,15 +15,16 @@ use crate::core::membership::{Carried, Facts, Registered};
 use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
 use crate::core::time::Timestamp;
+use crate::core::timing::Timing;
 use crate::net::connection::{self, Connection, Link};
 use crate::net::dial::{self, DialError};
 use crate::net::gate::GateState;
-use crate::net::tls::Expected;
 use crate::process::clock;
 use crate::schema::pool_capnp::client_door;
 use crate::schema::types_capnp;
 use crate::schema::worker_capnp::{registrar, worker, worker_door};
 use crate::store::place;
+use crate::wire::hello::Welcome;
 use crate::wire::{self, WireError};
 
 /// A pool that has many workers to take back may need some time for one.
@@ -89,29 +91,63 @@ async fn network_registrar(
     let (Some(key), Some(pool)) = (&identity.key, identity.pool) else {
         return Err(RegisterFailure::Away("this worker has no key".to_owned()));
     };
-    let connection = dial::dial(address, key, Expected::Key(pool), &options.timing).await;
+    let connection = dial::dial(address, key, pool, &options.route()).await;
     let connection = connection.map_err(|error| match error {
         DialError::OtherKey { presented } => {
             let text = format!("{address} presented a different key than before");
-            RegisterFailure::ForGood(
-                Refusal::new("key-mismatch", text).fact("expected", pool).fact("presented", presented),
-            )
+            let refused =
+                Refusal::new("key-mismatch", text).fact("expected", pool).fact("presented", presented);
+            RegisterFailure::ForGood(refused.hint(format!(
+                "if you reinstalled the pool: clusterctl worker join {address} --token CCT1-w-…"
+            )))
         }
         error => error.into(),
     })?;
+    let (running, answer) = hello(connection, address, options.timing).await?;
+    Ok((running, answer.get()?.get_registrar()?))
+}
+
+/// A worker's first words, and the pool's: they change nothing there, also while the worker is connected.
+async fn hello(
+    connection: Connection,
+    address: &str,
+    timing: Timing,
+) -> Result<(RunningLink, Response<worker_door::hello_results::Owned>), RegisterFailure> {
     let (door, running) = RunningLink::start::<worker_door::Client>(connection);
     let mut request = door.hello_request();
     wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
-    let answer = match within(options.timing.handshake, request.send().promise).await? {
+    let answer = match within(timing.handshake, request.send().promise).await? {
         Err(_) if running.state.denied() => {
             let refused = Refusal::new(UNKNOWN_KEY, "the pool does not know this key").fact("pool", address);
             return Err(RegisterFailure::ForGood(refused.hint(ANOTHER_TOKEN)));
         }
         answer => answer?,
     };
+    let said = answer.get()?;
+    check_refused(said.has_refused(), said.get_refused())?;
+    Ok((running, answer))
+}
+
+/// Says the first words, hears what the pool says of itself, and hangs up.
+pub(super) async fn greet(
+    connection: Connection,
+    address: &str,
+    timing: Timing,
+) -> Result<Welcome, RegisterFailure> {
+    let (_running, answer) = hello(connection, address, timing).await?;
+    Ok(wire::hello::read_welcome(answer.get()?.get_welcome()?)?)
+}
+
+/// The same by a pool's socket.
+pub(super) async fn greet_local(state: &Path, timing: Timing) -> Result<Welcome, RegisterFailure> {
+    let connection = dial::dial_local(&place::socket_path(state)).await?;
+    let (door, _running) = RunningLink::start::<client_door::Client>(connection);
+    let mut request = door.hello_request();
+    wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
+    let answer = within(timing.handshake, request.send().promise).await??;
     let answer = answer.get()?;
     check_refused(answer.has_refused(), answer.get_refused())?;
-    Ok((running, answer.get_registrar()?))
+    Ok(wire::hello::read_welcome(answer.get_welcome()?)?)
 }
 
 async fn local_registrar(

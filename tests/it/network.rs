@@ -6,9 +6,8 @@ use std::process::Stdio;
 
 use clusterctl::core::id::Fingerprint;
 use clusterctl::core::timing::Timing;
-use clusterctl::net::dial;
+use clusterctl::net::dial::{self, Route};
 use clusterctl::net::key::KeyPair;
-use clusterctl::net::tls::Expected;
 
 use crate::cluster::{Cluster, Done, Process, skipped, wait_until};
 use crate::tap::Tap;
@@ -142,7 +141,7 @@ async fn a_key_that_nobody_knows_gets_nothing() {
     let key = KeyPair::generate().unwrap();
     let pool = pool_key(&cluster);
 
-    let connection = dial::dial(&cluster.address, &key, Expected::Key(pool), &Timing::default()).await;
+    let connection = dial::dial(&cluster.address, &key, pool, &Route::direct(Timing::default())).await;
 
     // The client's side of the handshake ends first; the refusal comes with the first read.
     let mut stream = connection.unwrap().stream;

@@ -8,21 +8,22 @@ use super::super::connection::host_of;
 use super::super::context::{Config, Context};
 use super::super::error::Failure;
 use super::super::{Format, Manner, render};
-use super::tell_done;
+use super::{tell_done, trust};
 use crate::core::access::Role;
 use crate::core::id::Name;
 use crate::core::pool::NameChoice;
 use crate::core::timing::Timing;
-use crate::net::dial::DialError;
+use crate::net::dial::{DialError, Route};
 use crate::net::enrol::{EnrolError, Enrolled, enrol};
 use crate::net::key::KeyPair;
+use crate::net::proxy::Proxies;
 use crate::net::token::Token;
 use crate::process::facts;
 use crate::say::tell;
 use crate::store::place::StateRoot;
 
 /// The private pool, where a context is named.
-const LOCAL: &str = "local";
+pub(super) const LOCAL: &str = "local";
 
 /// What can be done with contexts.
 #[derive(Subcommand, Clone, Debug)]
@@ -47,16 +48,33 @@ pub enum ContextAction {
     },
     /// List them
     List,
+    /// Decide that a pool which shows another key than before is the right one
+    #[command(
+        after_help = "Examples:\n  clusterctl context trust lab\n  clusterctl context trust lab --yes sha256:4b1f0c…"
+    )]
+    Trust {
+        /// The context
+        name: String,
+        /// The new key, as `pool status` shows it on the pool's machine, or its first 16 digits; then nobody is asked
+        #[arg(long, value_name = "KEY")]
+        yes: Option<String>,
+    },
 }
 
-/// Adds, chooses or lists contexts.
+/// Adds, chooses or lists contexts, or decides about the key of one.
 ///
 /// # Errors
-/// When a pool refuses the token, or there is no such context.
-pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -> Result<u8, Failure> {
+/// When a pool refuses the token, there is no such context, or nobody has decided.
+pub async fn context(
+    action: &ContextAction,
+    root: &StateRoot,
+    proxies: Proxies,
+    manner: Manner,
+) -> Result<u8, Failure> {
+    let route = Route { timing: Timing::default(), proxies };
     match action {
         ContextAction::Add { name, address, token, wished } => {
-            let enrolled = add(root, name, address, &read_token(token)?, wished.as_ref()).await?;
+            let enrolled = add((root, &route), name, address, &read_token(token)?, wished.as_ref()).await?;
             let Enrolled { pool, name: known_as, owner, .. } = enrolled;
             let sentence =
                 format!("pool \"{pool}\" knows this user as {known_as} (owner {owner}); now using {name}");
@@ -70,8 +88,7 @@ pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -
             } else if config.contexts.contains_key(name) {
                 config.current = Some(name.clone());
             } else {
-                return Err(Failure::new("no-such-context", format!("no context \"{name}\""))
-                    .hint("clusterctl context list"));
+                return Err(no_such_context(name));
             }
             config.save()?;
             tell_done(
@@ -82,8 +99,15 @@ pub async fn context(action: &ContextAction, root: &StateRoot, manner: Manner) -
             );
         }
         ContextAction::List => list(&Config::load()?, manner),
+        ContextAction::Trust { name, yes } => {
+            trust::trust((root, route), name, yes.as_deref(), manner).await?
+        }
     }
     Ok(0)
+}
+
+pub(super) fn no_such_context(name: &str) -> Failure {
+    Failure::new("no-such-context", format!("no context \"{name}\"")).hint("clusterctl context list")
 }
 
 /// A token as it is given: itself, from standard input, or from a file.
@@ -101,7 +125,7 @@ pub fn read_token(text: &str) -> Result<Token, Failure> {
 }
 
 async fn add(
-    root: &StateRoot,
+    (root, route): (&StateRoot, &Route),
     name: &Name,
     address: &str,
     token: &Token,
@@ -127,9 +151,8 @@ async fn add(
         Some(name) => (name, NameChoice::Given),
         None => (&default, NameChoice::Default),
     };
-    let enrolled = enrol(address, &key, token, wish, &Timing::default())
-        .await
-        .map_err(|error| failure(error, address, token))?;
+    let enrolled =
+        enrol(address, &key, token, wish, route).await.map_err(|error| failure(error, address, token))?;
     let mut config = Config::load()?;
     let key = data_encoding::HEXLOWER.encode(&enrolled.pool_key.0);
     let context = Context { address: Some(address.to_owned()), key: Some(key), state: None };

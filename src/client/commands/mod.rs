@@ -4,11 +4,13 @@ pub mod audit;
 pub mod cancel;
 pub mod clients;
 pub mod context;
+pub mod doctor;
 pub mod jobs;
 pub mod logs;
 pub mod pool;
 pub mod run;
 pub mod token;
+mod trust;
 pub mod wait;
 pub mod workers;
 
