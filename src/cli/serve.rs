@@ -233,8 +233,7 @@ async fn greetings(root: &StateRoot, serving: &Serving, args: &ServeArgs) -> Res
     greet!("pool \"{}\" serving on {listening} (TLS, key {:.4})", serving.name, serving.fingerprint);
     greet!("  state     {}", serving.state.display());
     if std::io::stdout().is_terminal() {
-        let port = listening.rsplit_once(':').map_or_else(|| PORT.to_string(), |(_, port)| port.to_owned());
-        let place = args.advertise.clone().unwrap_or_else(|| format!("{}:{port}", facts::hostname()));
+        let place = args.advertise.clone().unwrap_or_else(|| reached_at(&listening, &facts::hostname()));
         let target = Target::Local(serving.name.clone(), serving.state.clone());
         let mut session = Session::of(target, root.clone());
         let wish = |role, uses| TokenWish {
@@ -256,6 +255,15 @@ async fn greetings(root: &StateRoot, serving: &Serving, args: &ServeArgs) -> Res
         "  jobs run on the workers as whoever started them, with no isolation: who may submit owns those accounts"
     );
     Ok(())
+}
+
+/// Where others reach a pool that listens there: by its host's name if it listens on every address, else as it says.
+fn reached_at(listening: &str, hostname: &str) -> String {
+    match listening.parse::<std::net::SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => format!("{hostname}:{}", address.port()),
+        Ok(address) => address.to_string(),
+        Err(_) => format!("{hostname}:{PORT}"),
+    }
 }
 
 /// Reads `20G`, `512M`, `1024`.
@@ -282,6 +290,14 @@ pub(super) fn worker_log(state: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_are_told_an_address_that_is_listened_on() {
+        assert_eq!(reached_at("0.0.0.0:7700", "head"), "head:7700");
+        assert_eq!(reached_at("[::]:7700", "head"), "head:7700");
+        assert_eq!(reached_at("127.0.0.1:7711", "head"), "127.0.0.1:7711");
+        assert_eq!(reached_at("[2001:db8::1]:9", "head"), "[2001:db8::1]:9");
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

@@ -81,7 +81,7 @@ fn what_comes_is_followed() {
     use std::io::BufRead;
     let mut cluster = Cluster::start();
     let mut command = cluster.operator.command(["audit", "-f"]);
-    let mut follow = crate::cluster::Process::start(command.stdout(Stdio::piped()));
+    let mut follow = crate::cluster::Process::start(command.stdout(Stdio::piped()).stderr(Stdio::null()));
     let mut lines = follow.stdout().lines();
 
     cluster.token("--worker");
