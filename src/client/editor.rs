@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
+use rustyline::validate::Validator;
 use rustyline::{
-    Cmd, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, ExternalPrinter,
+    Cmd, ConditionalEventHandler, Config, Editor, Event, EventContext, EventHandler, ExternalPrinter, Helper,
     KeyCode, KeyEvent, Modifiers, RepeatCount,
 };
 use tokio::sync::mpsc;
@@ -57,6 +61,19 @@ impl ConditionalEventHandler for Arrows {
             (false, false) => Cmd::HistorySearchForward,
         })
     }
+}
+
+/// Shows the prompt with its styles, which the editor does only for who has a highlighter; nothing else of it is used.
+struct Styled;
+
+impl Helper for Styled {}
+impl Highlighter for Styled {}
+impl Validator for Styled {}
+impl Completer for Styled {
+    type Candidate = String;
+}
+impl Hinter for Styled {
+    type Hint = String;
 }
 
 /// The prompt's side of the channel.
@@ -129,7 +146,8 @@ pub fn start() -> anyhow::Result<Prompts> {
         .max_history_size(HISTORY_LINES)?
         .bracketed_paste(true)
         .build();
-    let mut editor: Editor<(), FileHistory> = Editor::with_config(config)?;
+    let mut editor: Editor<Styled, FileHistory> = Editor::with_config(config)?;
+    editor.set_helper(Some(Styled));
     let arrows = Arrows::default();
     for key in [KeyCode::Up, KeyCode::Down] {
         let arrow = EventHandler::Conditional(Box::new(arrows.clone()));
@@ -164,12 +182,12 @@ pub fn start() -> anyhow::Result<Prompts> {
 }
 
 /// Reads lines until bash would run them.
-fn read(editor: &mut Editor<(), FileHistory>, arrows: &Arrows, prompt: &str) -> Typed {
+fn read(editor: &mut Editor<Styled, FileHistory>, arrows: &Arrows, prompt: &str) -> Typed {
     let mut text = String::new();
     loop {
         let prompt = if text.is_empty() { prompt } else { CONTINUATION };
         arrows.walking.store(false, Ordering::Relaxed);
-        match editor.readline(prompt) {
+        match editor.readline(&(prompt, super::render::styled_prompt(prompt))) {
             Ok(line) => text.push_str(&line),
             Err(ReadlineError::Eof) if text.is_empty() => return Typed::End,
             // What was typed so far is dropped as a whole.
@@ -189,7 +207,7 @@ fn read(editor: &mut Editor<(), FileHistory>, arrows: &Arrows, prompt: &str) -> 
 }
 
 /// Adds the last text to the history file, which is this user's alone.
-fn save(editor: &mut Editor<(), FileHistory>, path: &std::path::Path) {
+fn save(editor: &mut Editor<Styled, FileHistory>, path: &std::path::Path) {
     if let Some(directory) = path.parent() {
         let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     }

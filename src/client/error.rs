@@ -76,7 +76,11 @@ impl Failure {
         match format {
             // Behind the ^C that the terminal shows.
             super::Format::Human if self.refusal.code == INTERRUPTED => say!("  {}", self.refusal.message),
-            super::Format::Human => crate::say::sentence(format_args!("{}", self.text())),
+            super::Format::Human => {
+                let style = anstyle::AnsiColor::Red.on_default().bold();
+                let text = self.text().replacen("error:", &format!("{style}error:{style:#}"), 1);
+                crate::say::sentence(format_args!("{text}"));
+            }
             super::Format::Json | super::Format::Ndjson => say!("{}", self.json()),
         }
     }

@@ -279,9 +279,36 @@ pub fn dim(text: &str) {
     say!("{style}{text}{style:#}");
 }
 
+/// A prompt with its pool standing out, and what is not as it should be in a warning colour.
+pub fn styled_prompt(prompt: &str) -> String {
+    let name = anstyle::Style::new().bold();
+    let failed = anstyle::AnsiColor::Red.on_default();
+    let offline = anstyle::AnsiColor::Yellow.on_default();
+    let words = prompt.split_inclusive(' ').enumerate().map(|(n, word)| {
+        let text = word.trim_end_matches([' ', '>']);
+        let style = match text {
+            _ if n == 0 => name,
+            "!offline" => offline,
+            _ if text.starts_with('[') => failed,
+            _ => return word.to_owned(),
+        };
+        format!("{style}{text}{style:#}{}", &word[text.len()..])
+    });
+    words.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_styled_prompt_is_as_wide_as_the_plain_one() {
+        for prompt in ["local> ", "lab !offline (2 running) [137]> ", "…> "] {
+            let styled = styled_prompt(prompt);
+            assert!(styled.contains('\u{1b}'));
+            assert_eq!(anstream::adapter::strip_str(&styled).to_string(), prompt);
+        }
+    }
 
     #[test]
     fn durations_read_as_people_say_them() {
