@@ -93,10 +93,16 @@ impl admin::Server for PoolService {
         let choice = if params.get_given() { NameChoice::Given } else { NameChoice::Default };
         let known = self.shared().pool.update(move |pool, now| pool.local_worker(now, &name, choice)).await?;
         match known {
-            Ok((worker, _)) => {
+            Ok((worker, name)) => {
                 self.presence.release();
-                let registrar =
-                    Registrar::new(self.local.clone(), worker, self.connection, self.gate.clone());
+                let registrar = Registrar {
+                    local: self.local.clone(),
+                    worker,
+                    name,
+                    connection: self.connection,
+                    source: self.viewer.source().to_owned(),
+                    gate: self.gate.clone(),
+                };
                 results.get().set_registrar(capnp_rpc::new_client(registrar));
             }
             Err(error) => {

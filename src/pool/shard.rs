@@ -180,7 +180,8 @@ fn door(
         Some(Identity::Client { name, owner }) => client(Viewer::client(&name, &owner, source)),
         Some(Identity::Worker(worker, name)) => {
             decided(&local.shared, AuditKind::Connected, &name, source);
-            let door = WorkerDoor { local: local.clone(), worker, name, connection, gate: gate.clone() };
+            let (source, gate) = (source.to_owned(), gate.clone());
+            let door = WorkerDoor { local: local.clone(), worker, name, connection, source, gate };
             capnp_rpc::new_client::<worker_capnp::worker_door::Client, _>(door).client
         }
     }

@@ -14,12 +14,13 @@ use super::hello::{check_hello, welcome};
 use super::peers::ToPeer;
 use super::shared::{Local, Stop};
 use crate::core::attempt::AttemptEnd;
+use crate::core::audit::AuditKind;
 use crate::core::id::{ConnectionId, Fence, WorkerId};
 use crate::core::job::JobSpec;
 use crate::core::limits;
 use crate::core::membership::{Report, Start};
 use crate::core::outcome::Cancel;
-use crate::core::pool::RegisterError;
+use crate::core::pool::{Decision, Pool, RegisterError};
 use crate::core::refusal::Refusal;
 use crate::net::gate::GateState;
 use crate::schema::worker_capnp::{
@@ -36,6 +37,7 @@ pub(super) struct WorkerDoor {
     pub(super) worker: WorkerId,
     pub(super) name: String,
     pub(super) connection: ConnectionId,
+    pub(super) source: String,
     pub(super) gate: GateState,
 }
 
@@ -52,7 +54,14 @@ impl worker_door::Server for WorkerDoor {
             return Ok(());
         }
         welcome(&self.local.shared, &self.name, "", results.get().init_welcome());
-        let registrar = Registrar::new(self.local.clone(), self.worker, self.connection, self.gate.clone());
+        let registrar = Registrar {
+            local: self.local.clone(),
+            worker: self.worker,
+            name: self.name.clone(),
+            connection: self.connection,
+            source: self.source.clone(),
+            gate: self.gate.clone(),
+        };
         results.get().set_registrar(capnp_rpc::new_client(registrar));
         Ok(())
     }
@@ -60,10 +69,12 @@ impl worker_door::Server for WorkerDoor {
 
 /// What joins a worker to the pool.
 pub(super) struct Registrar {
-    local: Local,
-    worker: WorkerId,
-    connection: ConnectionId,
-    gate: GateState,
+    pub(super) local: Local,
+    pub(super) worker: WorkerId,
+    pub(super) name: String,
+    pub(super) connection: ConnectionId,
+    pub(super) source: String,
+    pub(super) gate: GateState,
 }
 
 /// What the objects of one registration share.
@@ -72,12 +83,6 @@ struct Member {
     connection: ConnectionId,
     /// Attempts that this worker may speak of.
     known: RefCell<BTreeSet<Fence>>,
-}
-
-impl Registrar {
-    pub(super) fn new(local: Local, worker: WorkerId, connection: ConnectionId, gate: GateState) -> Self {
-        Self { local, worker, connection, gate }
-    }
 }
 
 impl registrar::Server for Registrar {
@@ -100,8 +105,17 @@ impl registrar::Server for Registrar {
         let shared = &self.local.shared;
         shared.peers.set_pump(self.connection, sender);
         let (id, connection) = (self.worker, self.connection);
-        let registered =
-            shared.pool.update(move |pool, now| pool.register(now, id, connection, facts, carried)).await?;
+        let (who, source) = (self.name.clone(), self.source.clone());
+        let register = move |pool: &mut Pool, now| {
+            let registered = pool.register(now, id, connection, facts, carried);
+            if let Err(error @ (RegisterError::Elsewhere(_) | RegisterError::Copied(_))) = &registered {
+                // Two hold one key: an operator wants to know.
+                let what = AuditKind::NotConnected;
+                pool.decided(now, Decision { what, who, source, detail: error.to_string() });
+            }
+            registered
+        };
+        let registered = shared.pool.update(register).await?;
         let mut told = match registered {
             Err(error) => {
                 wire::refusal::write(&register_refusal(&error), results.get().init_refused());
@@ -131,7 +145,7 @@ impl registrar::Server for Registrar {
 fn register_refusal(error: &RegisterError) -> Refusal {
     let code = match error {
         RegisterError::Unknown => "auth-unknown-key",
-        RegisterError::Elsewhere(_) => "worker-elsewhere",
+        RegisterError::Elsewhere(_) | RegisterError::Copied(_) => "worker-elsewhere",
         RegisterError::Outdated => "outdated",
         RegisterError::Slots(_) => "too-many-slots",
     };

@@ -233,6 +233,11 @@ impl Process {
         wait_for("a process ends", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
+    }
+
     pub fn stdout(&mut self) -> BufReader<std::process::ChildStdout> {
         BufReader::new(self.child.stdout.take().unwrap())
     }

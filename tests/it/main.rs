@@ -28,3 +28,4 @@ mod tap;
 mod terminal;
 mod tidy;
 mod trust;
+mod twice;

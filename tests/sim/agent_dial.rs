@@ -182,7 +182,7 @@ impl World {
                 self.agent_closes(link);
                 self.agent_is_away(id);
             }
-            Err(RegisterError::Elsewhere(_) | RegisterError::Outdated) => {
+            Err(RegisterError::Elsewhere(_) | RegisterError::Copied(_) | RegisterError::Outdated) => {
                 tell!(self, "{} is refused for now", self.machines[id.0].name);
                 self.agent_closes(link);
                 self.agent_waits(id, self.timing.dial_pause_refused);

@@ -28,6 +28,9 @@ pub enum RegisterError {
     /// Another machine holds this membership and was heard a moment ago.
     #[error("worker \"{0}\" is connected from another machine: two machines hold the same key")]
     Elsewhere(String),
+    /// A copy of its directory is in use on this machine, and was heard a moment ago.
+    #[error("worker \"{0}\" is connected from another directory of its machine: one is a copy of the other")]
+    Copied(String),
     /// A newer dial of the same worker has registered already.
     #[error("a newer connection of this worker was registered")]
     Outdated,
@@ -54,7 +57,7 @@ impl Pool {
         facts: Facts,
         carried: Vec<Carried>,
     ) -> Result<Registered, RegisterError> {
-        self.check_registration(now, id, &facts)?;
+        self.check_registration(now, id, &facts, &carried)?;
         let before = self.note_facts(now, id, facts.clone());
         self.connect(now, id, connection, &facts);
         let verdicts = self.settle(now, id, &Arrival { facts: &facts, carried: &carried, before });
@@ -72,7 +75,13 @@ impl Pool {
         })
     }
 
-    fn check_registration(&self, now: Now, id: WorkerId, facts: &Facts) -> Result<(), RegisterError> {
+    fn check_registration(
+        &self,
+        now: Now,
+        id: WorkerId,
+        facts: &Facts,
+        carried: &[Carried],
+    ) -> Result<(), RegisterError> {
         let worker = self.workers.get(&id).ok_or(RegisterError::Unknown)?;
         if worker.state.validity == Validity::Revoked {
             return Err(RegisterError::Unknown);
@@ -81,13 +90,21 @@ impl Pool {
             return Err(RegisterError::Slots(facts.slots));
         }
         let Some(known) = &worker.state.facts else { return Ok(()) };
-        if known.boot_id == facts.boot_id {
-            // Also when the newer connection is gone by now: what this one carries was true before that.
-            if facts.dial < known.dial {
-                return Err(RegisterError::Outdated);
-            }
-        } else if worker.connection.is_some() && worker.was_heard_within(now.at, self.timing.silent_after) {
-            return Err(RegisterError::Elsewhere(worker.state.name.clone()));
+        let name = || worker.state.name.clone();
+        let is_heard =
+            worker.connection.is_some() && worker.was_heard_within(now.at, self.timing.silent_after);
+        if known.boot_id != facts.boot_id {
+            return if is_heard { Err(RegisterError::Elsewhere(name())) } else { Ok(()) };
+        }
+        // Also when the newer connection is gone by now: what this one carries was true before that.
+        if facts.dial < known.dial {
+            return Err(RegisterError::Outdated);
+        }
+        // Who comes after an executor in its own directory carries its journal; a copy of the directory does not.
+        let comes_after = facts.incarnation == known.incarnation
+            || carried.iter().any(|carried| carried.incarnation == known.incarnation);
+        if is_heard && !comes_after {
+            return Err(RegisterError::Copied(name()));
         }
         Ok(())
     }

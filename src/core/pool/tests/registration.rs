@@ -176,9 +176,10 @@ fn an_attempt_of_an_earlier_boot_lapses_however_often_its_worker_registers() {
 #[test]
 fn an_executor_whose_journal_is_not_carried_may_go_on_elsewhere() {
     let mut world = World::new();
-    let (id, _) = world.join("w1", 1);
+    let (id, connection) = world.join("w1", 1);
     let job = world.submit(retrying(1));
     world.turn();
+    world.pool.handle_disconnected(connection);
 
     // A copy of the worker in a container on the same machine.
     world.pool.register(world.now, id, ConnectionId(50), facts(1, 2, 2), Vec::new()).unwrap();
@@ -219,10 +220,30 @@ fn a_second_machine_with_the_same_key_is_refused_while_the_first_is_heard() {
 }
 
 #[test]
+fn a_copy_of_a_workers_directory_is_refused_on_the_same_machine_while_the_first_is_heard() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let register = |world: &mut World, dial, carried| {
+        world.pool.register(world.now, id, ConnectionId(50), facts(1, 9, dial), carried)
+    };
+
+    assert_eq!(register(&mut world, 2, Vec::new()), Err(RegisterError::Copied("w1".into())));
+
+    // The executor that comes after the first in its own directory has its journal.
+    let carried = Carried {
+        incarnation: Incarnation(1),
+        living: Vec::new(),
+        ended: Vec::new(),
+        never_started: Vec::new(),
+    };
+    assert!(register(&mut world, 3, vec![carried]).is_ok());
+}
+
+#[test]
 fn a_registration_that_arrives_late_is_refused_also_when_the_newer_connection_is_gone() {
     let mut world = World::new();
     let (id, _) = world.join("w1", 1);
-    world.pool.register(world.now, id, ConnectionId(51), facts(1, 2, 3), Vec::new()).unwrap();
+    world.pool.register(world.now, id, ConnectionId(51), facts(1, 1, 3), Vec::new()).unwrap();
     world.pool.handle_disconnected(ConnectionId(51));
 
     let late = world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), Vec::new());
