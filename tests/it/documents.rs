@@ -6,6 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clusterctl::core::access::Role;
+use clusterctl::core::id::TokenId;
+use clusterctl::net::token::Token;
+
 use crate::cluster::Site;
 use crate::{picture, session};
 
@@ -14,7 +18,7 @@ const TRANSCRIPT: &str =
     "<!-- Written by CLUSTERCTL_REGENERATE=1 cargo test --test it documents -->\n```console\n";
 /// The picture is of a window of this height.
 const PICTURE_ROWS: u16 = 32;
-const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "docs/learned.md"];
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "docs/learned.md", "docs/protocol.md"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -107,6 +111,16 @@ fn what_a_document_names_is_there() {
             assert!(path.exists(), "{document} links to {target}");
         }
     }
+}
+
+#[test]
+fn the_token_that_the_protocol_shows_is_one() {
+    let protocol = read("docs/protocol.md");
+    let shown = protocol.lines().find(|line| line.starts_with("CCT1-")).unwrap();
+
+    let token: Token = shown.parse().unwrap();
+
+    assert_eq!((token.role, token.id), (Role::Client, TokenId(7)));
 }
 
 /// What stands between backticks outside of blocks, each on one line.

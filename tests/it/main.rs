@@ -19,6 +19,7 @@ mod network;
 mod picture;
 mod proxy;
 mod pty;
+mod python;
 mod queue;
 mod registration;
 mod roles;
