@@ -97,6 +97,21 @@ pub const TOKENS_MAX: usize = 10_000;
 pub const TOKEN_USES_MAX: u32 = 10_000;
 /// Ranges of an array's indices: a sorted list, as `1-5,8,10-12`.
 pub const ARRAY_RANGES_MAX: usize = 1000;
+/// Connections that the kernel keeps until the pool takes them: beyond it, it drops what comes, and a peer tries again
+/// only after a second. A flood is sent away faster than that.
+pub const CONNECTIONS_NOT_TAKEN_MAX: i32 = 4096;
+/// Connections of a pool whose peer is not known yet: each costs a descriptor, some KiB, and a signature.
+pub const UNKNOWN_PEERS_MAX: usize = 64;
+/// From so many unknown peers on, one of them is dropped now and then for a new one, the oftener the more there are.
+pub const UNKNOWN_PEERS_DROPPED_FROM: usize = 10;
+/// Unknown peers from one source: an IPv4 address, or the half of an IPv6 address that names a network.
+pub const UNKNOWN_PEERS_PER_SOURCE_MAX: usize = 8;
+/// Places among the unknown peers that only sources have from which a known key came lately.
+pub const UNKNOWN_PEERS_OF_KNOWN_SOURCES: usize = 16;
+/// Sources that are remembered for that; the one that was not heard for longest goes first.
+pub const KNOWN_SOURCES_MAX: usize = 1024;
+/// What an unknown peer may send, in bytes: a handshake with a certificate takes less than 4 KiB.
+pub const UNKNOWN_PEER_BYTES_MAX: usize = 16 << 10;
 /// Calls that a peer may have open on one connection.
 pub const OPEN_CALLS_MAX: u32 = 256;
 /// Capabilities that one connection may export.

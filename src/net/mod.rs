@@ -2,12 +2,14 @@
 //!
 //! Nothing here knows jobs, or what an identity may do.
 
+pub mod anteroom;
 pub mod connection;
 pub mod dial;
 pub mod enrol;
 pub mod gate;
 pub mod key;
 pub mod listen;
+mod metered;
 pub mod proxy;
 pub mod tls;
 pub mod token;

@@ -81,9 +81,13 @@ async fn accept_on_network(listeners: &Listeners) -> std::io::Result<(TcpStream,
 async fn receive(local: Local, stream: TcpStream, handshake: Handshake) {
     let source = stream.peer_addr().map_or_else(|_| String::new(), |address| address.ip().to_string());
     match handshake.run(stream).await {
-        None => decided(&local.shared, AuditKind::NotConnected, "", &source),
-        Some(Incoming::Work(connection)) => serve(local, connection, source).await,
-        Some(Incoming::Enrol(stream, key)) => enrol_service::enrol(&local.shared, stream, key, source).await,
+        // Nothing was decided about it. A flood of such would fill the trail.
+        Incoming::MadeRoom => {}
+        Incoming::Stranger => decided(&local.shared, AuditKind::NotConnected, "", &source),
+        Incoming::Work(connection) => serve(local, connection, source).await,
+        Incoming::Enrol(stream, key, place) => {
+            enrol_service::enrol(&local.shared, stream, key, place, source).await;
+        }
     }
 }
 
