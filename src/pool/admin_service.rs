@@ -96,7 +96,7 @@ impl admin::Server for PoolService {
             Ok((worker, _)) => {
                 self.presence.release();
                 let registrar =
-                    Registrar::new(self.local.clone(), worker, self.connection, self.gate.clone());
+                    Registrar::new(self.local.clone(), worker, self.connection, self.held.gate.clone());
                 results.get().set_registrar(capnp_rpc::new_client(registrar));
             }
             Err(error) => {

@@ -8,6 +8,7 @@ mod driver;
 mod ended;
 mod enrol_service;
 mod follow;
+mod held;
 mod hello;
 mod job_service;
 mod options;
@@ -42,6 +43,7 @@ use self::threads::Threads;
 use crate::core::limits;
 use crate::core::pool::{Host, Pool};
 use crate::net::anteroom::Anteroom;
+use crate::net::budget::Budget;
 use crate::net::key::KeyPair;
 use crate::net::listen::{self, Door};
 use crate::process::{clock, facts, limit};
@@ -218,6 +220,7 @@ fn start_threads(options: &ServeOptions, info: PoolInfo) -> anyhow::Result<(Shar
         stop,
         clients: Arc::new(AtomicUsize::new(0)),
         last_connection: Arc::new(AtomicU64::new(0)),
+        budget: Budget::new(limits::PEERS_BYTES_MAX),
         anteroom: Anteroom::default(),
     };
     Ok((shared, threads))
