@@ -97,7 +97,48 @@ pub const TOKENS_MAX: usize = 10_000;
 pub const TOKEN_USES_MAX: u32 = 10_000;
 /// Ranges of an array's indices: a sorted list, as `1-5,8,10-12`.
 pub const ARRAY_RANGES_MAX: usize = 1000;
-/// Calls that a peer may have open on one connection.
+/// Calls that a peer may have open on one connection: from its call until we have answered and it has finished with the
+/// answer. Each costs memory until then, also one that waits for the answer to another and never reaches a method.
 pub const OPEN_CALLS_MAX: u32 = 256;
-/// Capabilities that one connection may export.
+/// Frames of a peer's open calls, and of answers that it has not finished with, in bytes: sixteen of the largest.
+pub const OPEN_CALLS_BYTES_MAX: usize = 16 * FRAME_BYTES_MAX;
+/// Calls that a peer gave up before they were answered: capnp-rpc keeps some hundred bytes of each, for ever.
+pub const CALLS_GIVEN_UP_MAX: usize = 16 << 10;
+/// Capabilities that one side of a connection may hold of the other, and that its open calls may carry.
 pub const EXPORTS_MAX: u32 = 1024;
+/// Steps from an answer to a capability in it: a call to what is not answered yet remembers each.
+pub const PIPELINE_STEPS_MAX: u32 = 32;
+/// Calls that wait for the answers to each other in a row, each on what the one before will return: capnp-rpc goes down
+/// such a row by recursion, and some hundred overflow a thread's stack.
+pub const CALLS_IN_A_ROW_MAX: usize = 16;
+/// Calls that we keep open on one connection ourselves: half of what a peer accepts.
+pub const OWN_CALLS_MAX: usize = 128;
+/// Frames of the calls that we keep open ourselves, in bytes; one more may come on top. A quarter of what a peer accepts.
+pub const OWN_CALLS_BYTES_MAX: usize = 8 << 20;
+/// A frame is believed to become so large, in bytes, before it is there; a larger one is allocated as it comes.
+pub const FRAME_BYTES_BELIEVED: usize = 128 << 10;
+/// Bytes that a peer has not taken, beyond which we send no further calls: what it does not read need not be made.
+pub const BACKLOG_BYTES_ENOUGH: usize = 4 << 20;
+/// Bytes that a peer has not taken, beyond which it is cut: it asks, and does not read the answers.
+pub const BACKLOG_BYTES_MAX: usize = 16 << 20;
+/// What all peers of a pool together make it keep for them, in bytes; beyond it the peer with most is cut.
+pub const PEERS_BYTES_MAX: usize = 256 << 20;
+/// Followings on one connection: each may have read 256 KiB ahead of a peer that does not take them.
+pub const FOLLOWINGS_PER_CONNECTION_MAX: usize = 64;
+/// Jobs whose end one connection waits for, over all its calls: each costs about a KiB while it lasts.
+pub const WAITED_PER_CONNECTION_MAX: usize = 8 * PAGE_MAX;
+/// Connections that the kernel keeps until the pool takes them: beyond it, it drops what comes, and a peer tries again
+/// only after a second. A flood is sent away faster than that.
+pub const CONNECTIONS_NOT_TAKEN_MAX: i32 = 4096;
+/// Connections of a pool whose peer is not known yet: each costs a descriptor, some KiB, and a signature.
+pub const UNKNOWN_PEERS_MAX: usize = 64;
+/// From so many unknown peers on, one of them is dropped now and then for a new one, the oftener the more there are.
+pub const UNKNOWN_PEERS_DROPPED_FROM: usize = 10;
+/// Unknown peers from one source: an IPv4 address, or the half of an IPv6 address that names a network.
+pub const UNKNOWN_PEERS_PER_SOURCE_MAX: usize = 8;
+/// Places among the unknown peers that only sources have from which a known key came lately.
+pub const UNKNOWN_PEERS_OF_KNOWN_SOURCES: usize = 16;
+/// Sources that are remembered for that; the one that was not heard for longest goes first.
+pub const KNOWN_SOURCES_MAX: usize = 1024;
+/// What an unknown peer may send, in bytes: a handshake with a certificate takes less than 4 KiB.
+pub const UNKNOWN_PEER_BYTES_MAX: usize = 16 << 10;

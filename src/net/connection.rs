@@ -10,7 +10,9 @@ use capnp_rpc::{RpcSystem, twoparty};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
+use super::excess::Excess;
 use super::gate::{Gate, GateState};
+use super::watched::Watched;
 use super::writer::coalescing;
 use crate::core::id::Fingerprint;
 use crate::core::limits;
@@ -69,6 +71,18 @@ pub fn accepted(connection: Connection, door: Client, state: GateState, clock: f
     link(connection, Side::Server, Some(door), state, clock)
 }
 
+/// How a connection comes to its end.
+enum End {
+    /// The peer has gone, or broke the protocol.
+    Over(Result<(), capnp::Error>),
+    /// Nothing can be sent any more.
+    Broken(std::io::Result<()>),
+    /// It passed a bound.
+    Cut(Excess),
+    /// Whoever drives it wants no more.
+    Stopped,
+}
+
 fn link(
     connection: Connection,
     side: Side,
@@ -78,14 +92,14 @@ fn link(
 ) -> Link {
     let (read, write) = tokio::io::split(connection.stream);
     let reader = BufReader::with_capacity(READ_BYTES, Gate::new(read, state.clone(), clock));
-    let (writer, pump) = coalescing(write);
+    let (writer, pump) = coalescing(write, state.clone());
     let options = capnp::message::ReaderOptions {
         traversal_limit_in_words: Some(2 * limits::FRAME_BYTES_MAX / 8),
         nesting_limit: limits::MESSAGE_DEPTH_MAX,
     };
     let mut network = twoparty::VatNetwork::new(reader.compat(), writer.compat_write(), side, options);
     network.set_window_size(WINDOW_BYTES);
-    let system = RpcSystem::new(Box::new(network), door);
+    let system = RpcSystem::new(Box::new(Watched::new(network, state.clone())), door);
     Link { system, pump: Box::pin(pump.run()), state }
 }
 
@@ -96,30 +110,173 @@ impl Link {
     }
 
     /// Drives the connection until the peer is gone, or until `stop`, and then ends it in order. The only place that
-    /// decides that a peer is gone.
+    /// decides that a peer is gone. A peer that passes a bound is cut at once; one that reads is told why.
     ///
     /// # Errors
     /// When the connection broke, with what broke it.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), capnp::Error> {
-        let Self { mut system, mut pump, .. } = self;
+        let Self { mut system, mut pump, state } = self;
         let disconnector = system.get_disconnector();
-        let ended = tokio::select! {
+        let end = tokio::select! {
             biased;
-            ended = &mut system => Some(ended),
-            sent = &mut pump => Some(sent.map_err(|error| capnp::Error::disconnected(error.to_string()))),
-            () = stop => None,
+            excess = state.exceeded() => End::Cut(excess),
+            ended = &mut system => End::Over(ended),
+            sent = &mut pump => End::Broken(sent),
+            () = stop => End::Stopped,
         };
         // Dropping a system whose disconnector was not polled would leak it.
-        match ended {
-            Some(result) => {
-                let _ = tokio::time::timeout(END_WITHIN, disconnector).await;
+        let result = match end {
+            End::Over(result) => {
+                let end = async { futures::join!(disconnector, pump) };
+                let _ = tokio::time::timeout(END_WITHIN, end).await;
                 result
             }
-            None => {
+            End::Broken(sent) => {
+                let _ = tokio::time::timeout(END_WITHIN, disconnector).await;
+                sent.map_err(|error| capnp::Error::disconnected(error.to_string()))
+            }
+            End::Cut(excess) if !excess.can_be_told() => {
+                let _ = tokio::time::timeout(Duration::ZERO, disconnector).await;
+                Err(excess.into())
+            }
+            End::Cut(excess) => {
+                let end = async { futures::join!(disconnector, system, pump) };
+                let _ = tokio::time::timeout(END_WITHIN, end).await;
+                Err(excess.into())
+            }
+            End::Stopped => {
                 let end = async { futures::join!(disconnector, system, pump) };
                 let _ = tokio::time::timeout(END_WITHIN, end).await;
                 Ok(())
             }
+        };
+        state.close();
+        match state.excess() {
+            Some(excess) => Err(excess.into()),
+            None => result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use capnp::capability::Promise;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::net::ledger::Counts;
+    use crate::schema::worker_capnp::worker;
+
+    /// Answers to `start` and never to `cancel`.
+    struct Half;
+
+    impl worker::Server for Half {
+        fn start(
+            self: Rc<Self>,
+            _params: worker::StartParams,
+            _results: worker::StartResults,
+        ) -> impl Future<Output = Result<(), capnp::Error>> + 'static {
+            Promise::ok(())
+        }
+
+        fn cancel(
+            self: Rc<Self>,
+            _params: worker::CancelParams,
+            _results: worker::CancelResults,
+        ) -> impl Future<Output = Result<(), capnp::Error>> + 'static {
+            std::future::pending()
+        }
+    }
+
+    /// Two ends of a connection, each with what it knows of the other; `ended` tells what became of the pool's.
+    struct Pair {
+        worker: worker::Client,
+        caller: GateState,
+        called: GateState,
+        ended: tokio::task::JoinHandle<Result<(), capnp::Error>>,
+    }
+
+    fn pair() -> Pair {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let connection = |stream| Connection { stream: Box::pin(stream), peer: Peer::Local { uid: 0 } };
+        let (worker, dialled) = dialled::<worker::Client>(connection(near), Timestamp::default);
+        let called = GateState::new(limits::FRAME_BYTES_MAX, Timestamp::default());
+        let door = capnp_rpc::new_client::<worker::Client, _>(Half).client;
+        let accepted = accepted(connection(far), door, called.clone(), Timestamp::default);
+        let caller = dialled.state();
+        tokio::task::spawn_local(dialled.run(std::future::pending()));
+        let ended = tokio::task::spawn_local(accepted.run(std::future::pending()));
+        Pair { worker, caller, called, ended }
+    }
+
+    /// Until both sides count the same.
+    async fn settled(pair: &Pair, holds: impl Fn(Counts) -> bool) -> Counts {
+        for _ in 0..10_000 {
+            if holds(pair.called.counts()) {
+                return pair.called.counts();
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{:?}", pair.called.counts());
+    }
+
+    #[tokio::test]
+    async fn whatever_was_answered_is_counted_no_more_on_either_side() {
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                let pair = pair();
+                for _ in 0..2000 {
+                    pair.worker.start_request().send().promise.await.unwrap();
+                }
+
+                // The first, for the bootstrap object, stays as long as this is held.
+                let counts = settled(&pair, |counts| counts.their_calls == 1).await;
+
+                assert_eq!((counts.taken, counts.given_up), (0, 0));
+                assert_eq!(pair.caller.counts().our_calls, 1);
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn calls_that_are_given_up_are_not_open() {
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                let pair = pair();
+                for _ in 0..2 * limits::OPEN_CALLS_MAX {
+                    let cancel = pair.worker.cancel_request().send().promise;
+                    let _ = tokio::time::timeout(Duration::ZERO, cancel).await;
+                    tokio::task::yield_now().await;
+                }
+
+                settled(&pair, |counts| counts.their_calls == 1).await;
+
+                assert_eq!(pair.called.excess(), None);
+                pair.worker.start_request().send().promise.await.unwrap();
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn one_open_call_too_many_ends_the_connection_and_the_caller_reads_why() {
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                let pair = pair();
+                let calls = 1 + limits::OPEN_CALLS_MAX;
+                let open: Vec<_> = (0..calls).map(|_| pair.worker.cancel_request().send().promise).collect();
+
+                let ended = pair.ended.await.unwrap();
+
+                assert_eq!(pair.called.excess(), Some(Excess::OpenCalls));
+                assert!(ended.is_err());
+                let told = futures::future::try_join_all(open).await.map(drop).unwrap_err();
+                assert!(told.to_string().contains("more than 256 open calls"), "{told}");
+            })
+            .await;
     }
 }

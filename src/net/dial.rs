@@ -25,6 +25,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer that is quiet for so long is asked whether it is there, and asked again that often.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two dials at a door that is full, about.
+const DOOR_PAUSE: Duration = Duration::from_millis(50);
 /// What the kernel takes before it has been sent: what waits here can still be overtaken by what is urgent.
 const NOT_SENT_BYTES: u32 = 64 << 10;
 
@@ -97,6 +99,8 @@ pub async fn look(address: &str, route: &Route) -> Result<Fingerprint, DialError
     presented(&dial_tls(address, &key, Expected::Anyone, tls::ALPN_ENROL, route).await?)
 }
 
+/// Dials, and shakes hands. A pool with many strangers before its door closes a connection without a word: then it is
+/// dialled again, for a while.
 pub(super) async fn dial_tls(
     address: &str,
     key: &KeyPair,
@@ -104,14 +108,56 @@ pub(super) async fn dial_tls(
     alpn: &'static [u8],
     route: &Route,
 ) -> Result<TlsStream<TcpStream>, DialError> {
-    let config = tls::client_config(key, expected, alpn).map_err(DialError::Own)?;
+    let config = Arc::new(tls::client_config(key, expected, alpn).map_err(DialError::Own)?);
+    let began = tokio::time::Instant::now();
+    loop {
+        match try_tls(address, Arc::clone(&config), alpn, route).await {
+            Err(Closed::Silently(_)) if began.elapsed() < route.timing.dial_connect => {
+                tokio::time::sleep(pause()).await;
+            }
+            Err(Closed::Silently(error) | Closed::Else(error)) => return Err(error),
+            Ok(stream) => return Ok(stream),
+        }
+    }
+}
+
+/// How a dial came to nothing.
+enum Closed {
+    /// The other end hung up during the handshake.
+    Silently(DialError),
+    /// Anything else.
+    Else(DialError),
+}
+
+impl From<DialError> for Closed {
+    fn from(error: DialError) -> Self {
+        Self::Else(error)
+    }
+}
+
+/// Between two dials at a door that is full: not all at once.
+fn pause() -> Duration {
+    let mut random = [0; 1];
+    // Without randomness all come at once, and no worse.
+    let _ = getrandom::fill(&mut random);
+    DOOR_PAUSE.mul_f64(0.5 + f64::from(random[0]) / 256.0)
+}
+
+async fn try_tls(
+    address: &str,
+    config: Arc<rustls::ClientConfig>,
+    alpn: &'static [u8],
+    route: &Route,
+) -> Result<TlsStream<TcpStream>, Closed> {
     let unreachable = |reason: String| DialError::Unreachable { reason };
     let timing = &route.timing;
-    let stream = match route.proxies.to(address)? {
-        Some(proxy) => proxy.connect(address, timing.dial_connect).await?,
+    let stream = match route.proxies.to(address).map_err(DialError::from)? {
+        Some(proxy) => proxy.connect(address, timing.dial_connect).await.map_err(DialError::from)?,
         None => match tokio::time::timeout(timing.dial_connect, TcpStream::connect(address)).await {
             Err(_) => {
-                return Err(unreachable(format!("no answer within {}s", timing.dial_connect.as_secs())));
+                return Err(
+                    unreachable(format!("no answer within {}s", timing.dial_connect.as_secs())).into()
+                );
             }
             Ok(connected) => connected.map_err(|error| unreachable(os_words(&error)))?,
         },
@@ -119,14 +165,15 @@ pub(super) async fn dial_tls(
     tune(&stream).map_err(|error| unreachable(error.to_string()))?;
     // The name is never looked at: keys are.
     let name = ServerName::try_from("clusterctl").expect("a constant that is a name");
-    let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let handshake = TlsConnector::from(config).connect(name, stream);
     let stream = match tokio::time::timeout(timing.handshake, handshake).await {
-        Err(_) => return Err(DialError::NoPool("it does not answer to TLS".to_owned())),
-        Ok(Err(error)) => return Err(handshake_error(&error)),
+        Err(_) => return Err(DialError::NoPool("it does not answer to TLS".to_owned()).into()),
+        Ok(Err(error)) if is_silent(&error) => return Err(Closed::Silently(handshake_error(&error))),
+        Ok(Err(error)) => return Err(handshake_error(&error).into()),
         Ok(Ok(stream)) => stream,
     };
     if stream.get_ref().1.alpn_protocol() != Some(alpn) {
-        return Err(DialError::NoPool("it speaks another protocol".to_owned()));
+        return Err(DialError::NoPool("it speaks another protocol".to_owned()).into());
     }
     Ok(stream)
 }
@@ -168,6 +215,12 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     )?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)
+}
+
+/// Whether the other end hung up without saying why.
+pub(super) fn is_silent(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
 }
 
 fn handshake_error(error: &io::Error) -> DialError {

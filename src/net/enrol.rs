@@ -13,7 +13,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::dial::{DialError, Route, dial_tls, presented};
+use super::dial::{DialError, Route, dial_tls, is_silent, presented};
 use super::key::KeyPair;
 use super::tls::{ALPN_ENROL, Expected};
 use super::token::Token;
@@ -120,8 +120,6 @@ pub async fn enrol(
     wish: (&Name, NameChoice),
     route: &Route,
 ) -> Result<Enrolled, EnrolError> {
-    let mut stream = dial_tls(address, key, Expected::Prefix(token.pool), ALPN_ENROL, route).await?;
-    presented(&stream)?;
     let request = EnrolRequest {
         role: token.role,
         token: token.id,
@@ -129,12 +127,28 @@ pub async fn enrol(
         name: wish.0.clone(),
         choice: wish.1,
     };
-    send(&mut stream, &request.encode()).await?;
-    let answer = receive(&mut stream).await?;
+    let began = tokio::time::Instant::now();
+    let answer = loop {
+        let mut stream = dial_tls(address, key, Expected::Prefix(token.pool), ALPN_ENROL, route).await?;
+        presented(&stream)?;
+        match ask(&mut stream, &request).await {
+            // It may have needed the place for somebody else. The same key with the same token may ask again.
+            Err(error) if is_silent(&error) && began.elapsed() < route.timing.dial_connect => {}
+            asked => break asked?,
+        }
+    };
     match EnrolAnswer::decode(&answer).ok_or_else(malformed)? {
         EnrolAnswer::Granted(enrolled) => Ok(enrolled),
         EnrolAnswer::Refused(why, text) => Err(EnrolError::Refused(why, text)),
     }
+}
+
+async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &EnrolRequest,
+) -> io::Result<Vec<u8>> {
+    send(stream, &request.encode()).await?;
+    receive(stream).await
 }
 
 /// Reads what a key asks for.

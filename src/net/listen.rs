@@ -1,12 +1,9 @@
 //! Letting peers in: by TLS, or by a socket of this user on this machine.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -14,27 +11,33 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::anteroom::{Anteroom, Place};
 use super::connection::{Connection, Peer};
 use super::dial::tune;
 use super::key::KeyPair;
+use super::metered::Metered;
 use super::tls::{self, Admits};
 use crate::core::id::Fingerprint;
+use crate::core::limits;
 use crate::core::timing::Timing;
 
-/// Handshakes under way.
-const HANDSHAKES_MAX: usize = 64;
-/// Handshakes under way from one source.
-const HANDSHAKES_PER_SOURCE_MAX: usize = 8;
 /// After a refusal the connection stays so long, for the reason to be read.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Somebody who was let in.
+/// Who has come.
 pub enum Incoming {
+    /// Somebody who is not let in.
+    Stranger,
+    /// Somebody whose place was needed for another one, before anything was known of it.
+    MadeRoom,
     /// A key that is known.
     Work(Connection),
-    /// A key that wants to become known.
-    Enrol(Box<TlsStream<TcpStream>>, Fingerprint),
+    /// A key that wants to become known. It keeps its place until it is.
+    Enrol(Box<Strange>, Fingerprint, Place),
 }
+
+/// The stream of a peer that is not known: it may send little.
+pub type Strange = TlsStream<Metered<TcpStream>>;
 
 /// Both server sides of TLS.
 #[derive(Clone)]
@@ -42,20 +45,25 @@ pub struct Door {
     work: Arc<ServerConfig>,
     enrol: Arc<ServerConfig>,
     timing: Timing,
-    under_way: Rc<RefCell<BTreeMap<IpAddr, usize>>>,
+    anteroom: Anteroom,
 }
 
 impl Door {
-    /// A door that lets in by work whom `admits` says, and everybody to enrolment.
+    /// A door that lets in by work whom `admits` says, and everybody to enrolment. Until then they are in the anteroom.
     ///
     /// # Errors
     /// When the key cannot be used.
-    pub fn new(key: &KeyPair, admits: Admits, timing: Timing) -> Result<Self, rustls::Error> {
+    pub fn new(
+        key: &KeyPair,
+        admits: Admits,
+        timing: Timing,
+        anteroom: Anteroom,
+    ) -> Result<Self, rustls::Error> {
         Ok(Self {
             work: Arc::new(tls::work_config(key, admits)?),
             enrol: Arc::new(tls::enrol_config(key)?),
             timing,
-            under_way: Rc::default(),
+            anteroom,
         })
     }
 
@@ -75,80 +83,88 @@ impl Door {
                 }
                 Err(error) => return Err(error),
             };
-            if let Some(handshake) = self.begin(address.ip()) {
-                return Ok((stream, handshake));
+            let source = address.ip();
+            if let Some(place) = self.anteroom.enter(source) {
+                return Ok((stream, Handshake { door: self.clone(), source, place }));
             }
+            tracing::debug!(%source, "no place for one more unknown peer");
         }
-    }
-
-    fn begin(&self, source: IpAddr) -> Option<Handshake> {
-        let mut under_way = self.under_way.borrow_mut();
-        let all: usize = under_way.values().sum();
-        let own = under_way.entry(source).or_default();
-        if all >= HANDSHAKES_MAX || *own >= HANDSHAKES_PER_SOURCE_MAX {
-            return None;
-        }
-        *own += 1;
-        Some(Handshake { door: self.clone(), source })
     }
 }
 
-/// A place among the handshakes under way.
+/// Somebody who is not known yet, and has a place.
 pub struct Handshake {
     door: Door,
     source: IpAddr,
+    place: Place,
 }
 
 impl Handshake {
-    /// Finds out who is there, within the time that a handshake has. `None` for whoever is not let in.
-    pub async fn run(self, stream: TcpStream) -> Option<Incoming> {
-        let handshake = self.shake(stream);
-        match tokio::time::timeout(self.door.timing.handshake, handshake).await {
-            Ok(Ok(incoming)) => incoming,
-            Ok(Err(error)) => {
-                tracing::debug!(source = %self.source, %error, "not let in");
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
-    async fn shake(&self, stream: TcpStream) -> io::Result<Option<Incoming>> {
-        tune(&stream)?;
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        let offers: Vec<Vec<u8>> =
-            start.client_hello().alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
-        // Enrolment only if it is all that the peer speaks: nobody falls back to it.
-        let enrols = offers == [tls::ALPN_ENROL];
-        let config = if enrols { &self.door.enrol } else { &self.door.work };
-        let stream = match start.into_stream(Arc::clone(config)).into_fallible().await {
-            Ok(stream) => stream,
-            Err((error, stream)) => {
-                linger(stream).await;
-                return Err(error);
-            }
+    /// Finds out who is there, within the time that a handshake has.
+    pub async fn run(self, stream: TcpStream) -> Incoming {
+        let Self { door, source, place } = self;
+        let shaking = tokio::time::timeout(door.timing.handshake, shake(&door, stream, &place));
+        let shaken = tokio::select! {
+            biased;
+            shaken = shaking => shaken,
+            () = place.needed() => return Incoming::MadeRoom,
         };
-        let session = stream.get_ref().1;
-        let certificate = session.peer_certificates().and_then(|chain| chain.first());
-        let (Some(_), Some(certificate)) = (session.alpn_protocol(), certificate) else { return Ok(None) };
-        let key = tls::key_of(certificate).map_err(io::Error::other)?;
-        Ok(Some(match enrols {
-            true => Incoming::Enrol(Box::new(stream), key),
-            false => Incoming::Work(Connection { stream: Box::pin(stream), peer: Peer::Key(key) }),
-        }))
+        match shaken {
+            Ok(Ok(Shaken::Enrolment(stream, key))) => Incoming::Enrol(Box::new(stream), key, place),
+            Ok(Ok(Shaken::Work(mut stream, key))) => {
+                place.is_known();
+                if let Err(error) = tune(stream.get_mut().0.open()) {
+                    tracing::debug!(%source, %error, "a connection broke");
+                }
+                Incoming::Work(Connection { stream: Box::pin(stream), peer: Peer::Key(key) })
+            }
+            Ok(Ok(Shaken::MadeRoom)) => Incoming::MadeRoom,
+            Ok(Err(error)) => {
+                tracing::debug!(%source, %error, "not let in");
+                Incoming::Stranger
+            }
+            Ok(Ok(Shaken::Nobody)) | Err(_) => Incoming::Stranger,
+        }
     }
 }
 
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        let mut under_way = self.door.under_way.borrow_mut();
-        if let Some(own) = under_way.get_mut(&self.source) {
-            *own -= 1;
-            if *own == 0 {
-                under_way.remove(&self.source);
-            }
-        }
+/// What shaking hands came to.
+enum Shaken {
+    /// A known key.
+    Work(Strange, Fingerprint),
+    /// Any key.
+    Enrolment(Strange, Fingerprint),
+    /// It shows no key, or speaks no protocol of ours.
+    Nobody,
+    /// Its place was needed before it said a word.
+    MadeRoom,
+}
+
+async fn shake(door: &Door, stream: TcpStream, place: &Place) -> io::Result<Shaken> {
+    let stream = Metered::new(stream, limits::UNKNOWN_PEER_BYTES_MAX);
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    if !place.has_spoken() {
+        return Ok(Shaken::MadeRoom);
     }
+    let offers: Vec<Vec<u8>> =
+        start.client_hello().alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+    // Enrolment only if it is all that the peer speaks: nobody falls back to it.
+    let enrols = offers == [tls::ALPN_ENROL];
+    let config = if enrols { &door.enrol } else { &door.work };
+    let stream = match start.into_stream(Arc::clone(config)).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            linger(stream.into_inner()).await;
+            return Err(error);
+        }
+    };
+    let session = stream.get_ref().1;
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
+    let (Some(_), Some(certificate)) = (session.alpn_protocol(), certificate) else {
+        return Ok(Shaken::Nobody);
+    };
+    let key = tls::key_of(certificate).map_err(io::Error::other)?;
+    Ok(if enrols { Shaken::Enrolment(stream, key) } else { Shaken::Work(stream, key) })
 }
 
 /// Reads what the peer still sends, so that closing does not turn into a reset that swallows the alert.

@@ -2,13 +2,20 @@
 //!
 //! Nothing here knows jobs, or what an identity may do.
 
+pub mod anteroom;
+pub mod budget;
 pub mod connection;
 pub mod dial;
 pub mod enrol;
+pub mod excess;
 pub mod gate;
 pub mod key;
+mod ledger;
 pub mod listen;
+mod metered;
 pub mod proxy;
+mod scan;
 pub mod tls;
 pub mod token;
+mod watched;
 pub mod writer;

@@ -101,7 +101,7 @@ impl admin::Server for PoolService {
                     name,
                     connection: self.connection,
                     source: self.viewer.source().to_owned(),
-                    gate: self.gate.clone(),
+                    gate: self.held.gate.clone(),
                 };
                 results.get().set_registrar(capnp_rpc::new_client(registrar));
             }

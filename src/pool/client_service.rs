@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use capnp::capability::FromClientHook;
 
+use super::held::Held;
 use super::hello::{check_hello, welcome};
 use super::job_service::JobService;
 use super::refused::{bad_request, no_such_job};
@@ -17,7 +18,6 @@ use crate::core::id::{ConnectionId, JobId};
 use crate::core::limits;
 use crate::core::pool::Viewer;
 use crate::core::view::PoolStatus;
-use crate::net::gate::GateState;
 use crate::process::clock;
 use crate::schema::pool_capnp::{admin, client_door, job, pool};
 use crate::store::JobQuery;
@@ -28,7 +28,7 @@ pub(super) struct ClientDoor {
     pub(super) local: Local,
     pub(super) viewer: Viewer,
     pub(super) connection: ConnectionId,
-    pub(super) gate: GateState,
+    pub(super) held: Held,
     pub(super) presence: Presence,
 }
 
@@ -39,7 +39,7 @@ impl client_door::Server for ClientDoor {
         mut results: client_door::HelloResults,
     ) -> Result<(), capnp::Error> {
         let said = wire::hello::read(params.get()?.get_hello()?)?;
-        self.gate.open();
+        self.held.gate.open();
         if let Some(refused) = check_hello("client", &said) {
             wire::refusal::write(&refused, results.get().init_refused());
             return Ok(());
@@ -49,7 +49,7 @@ impl client_door::Server for ClientDoor {
             local: self.local.clone(),
             viewer: self.viewer.clone(),
             connection: self.connection,
-            gate: self.gate.clone(),
+            held: self.held.clone(),
             presence: self.presence.clone(),
         };
         if self.viewer.is_admin() {
@@ -69,7 +69,7 @@ pub(super) struct PoolService {
     pub(super) local: Local,
     pub(super) viewer: Viewer,
     pub(super) connection: ConnectionId,
-    pub(super) gate: GateState,
+    pub(super) held: Held,
     pub(super) presence: Presence,
 }
 
@@ -78,8 +78,12 @@ impl PoolService {
         &self.local.shared
     }
 
+    fn service(&self, id: JobId) -> JobService {
+        JobService::new(self.local.clone(), self.viewer.clone(), self.held.clone(), id)
+    }
+
     fn handle(&self, id: JobId) -> job::Client {
-        capnp_rpc::new_client(JobService::new(self.local.clone(), self.viewer.clone(), id))
+        capnp_rpc::new_client(self.service(id))
     }
 }
 
@@ -114,7 +118,7 @@ impl pool::Server for PoolService {
         mut results: pool::JobResults,
     ) -> Result<(), capnp::Error> {
         let id = JobId(params.get()?.get_id());
-        let service = JobService::new(self.local.clone(), self.viewer.clone(), id);
+        let service = self.service(id);
         if service.info().await?.is_some() {
             results.get().set_handle(capnp_rpc::new_client(service));
         } else {
@@ -129,6 +133,7 @@ impl pool::Server for PoolService {
         params: pool::JobsParams,
         mut results: pool::JobsResults,
     ) -> Result<(), capnp::Error> {
+        let _turn = self.held.gate.turn_to_answer().await;
         let params = params.get()?;
         let filter = wire::job::read_filter(params.get_filter()?)?;
         let before = Some(JobId(params.get_before())).filter(|id| id.0 > 0);
@@ -180,10 +185,10 @@ impl pool::Server for PoolService {
     ) -> Result<(), capnp::Error> {
         let ids = params.get()?.get_ids()?;
         wire::text::check_len(ids.len(), "the list of jobs", limits::PAGE_MAX)?;
-        let services: Vec<JobService> = ids
-            .iter()
-            .map(|id| JobService::new(self.local.clone(), self.viewer.clone(), JobId(id)))
-            .collect();
+        let services: Vec<JobService> = ids.iter().map(|id| self.service(JobId(id))).collect();
+        // The request may be large, and this may take long.
+        drop(params);
+        let _waiting = self.held.waiting(services.len())?;
         let deadline = tokio::time::Instant::now() + self.shared().timing.wait_call;
         let (ended, unknown) = loop {
             let (mut ended, mut unknown, mut live) = (Vec::new(), Vec::new(), Vec::new());
@@ -203,6 +208,7 @@ impl pool::Server for PoolService {
                 break (ended, unknown);
             }
         };
+        let _turn = self.held.gate.turn_to_answer().await;
         let ended = &ended[..ended.len().min(wire::job::fitting(&ended))];
         wire::job::write_infos(ended, results.get().init_ended(wire::text::count(ended)));
         let mut list = results.get().init_unknown(wire::text::count(&unknown));
@@ -217,6 +223,7 @@ impl pool::Server for PoolService {
         params: pool::WorkersParams,
         mut results: pool::WorkersResults,
     ) -> Result<(), capnp::Error> {
+        let _turn = self.held.gate.turn_to_answer().await;
         let params = params.get()?;
         let after = wire::text::read(params.get_after(), "a name", limits::NAME_BYTES_MAX)?;
         let limit = wire::text::page(params.get_limit());
@@ -269,7 +276,7 @@ impl pool::Server for PoolService {
         wire::text::check_len(ids.len(), "the list of jobs", limits::PAGE_MAX)?;
         let mut list = results.get().init_results(ids.len());
         for (n, id) in (0..).zip(ids.iter()) {
-            let service = JobService::new(self.local.clone(), self.viewer.clone(), JobId(id));
+            let service = self.service(JobId(id));
             service.cancel_into(Vec::new(), how, list.reborrow().get(n)).await?;
         }
         Ok(())

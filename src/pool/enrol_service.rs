@@ -1,23 +1,28 @@
 //! Letting new keys in: one message, one decision, one answer.
 
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
-
 use super::shared::Shared;
 use crate::core::id::Fingerprint;
 use crate::core::pool::{EnrolRefused, EnrolWish};
+use crate::net::anteroom::Place;
 use crate::net::enrol::{EnrolAnswer, Enrolled, TokenRefusal, answer, read_request};
+use crate::net::listen::Strange;
 use crate::net::token::secret_hash;
 
 /// Hears what a key asks for, and tells it what became of it. The token is spent durably before the answer leaves.
+/// Until then the key has its place among those who are not known.
 pub(super) async fn enrol(
     shared: &Shared,
-    mut stream: Box<TlsStream<TcpStream>>,
+    mut stream: Box<Strange>,
     key: Fingerprint,
+    place: Place,
     source: String,
 ) {
     let hearing = tokio::time::timeout(shared.timing.handshake, read_request(&mut stream));
-    let Ok(Ok(request)) = hearing.await else { return };
+    let heard = tokio::select! {
+        heard = hearing => heard,
+        () = place.needed() => return,
+    };
+    let Ok(Ok(request)) = heard else { return };
     let wish = EnrolWish {
         token: request.token,
         secret_hash: secret_hash(&request.secret),
@@ -30,6 +35,7 @@ pub(super) async fn enrol(
     let Ok(decided) = shared.pool.update(move |pool, now| pool.enrol(now, wish)).await else { return };
     let told = match decided {
         Ok(granted) => {
+            place.is_known();
             tracing::info!(name = %granted.name, key = %format!("{key:.4}"), "a key was let in");
             EnrolAnswer::Granted(Enrolled {
                 pool_key: shared.info.fingerprint,

@@ -23,6 +23,7 @@ use crate::core::range::RangeSet;
 use crate::core::record::{JobEnded, TaskEnded};
 use crate::core::refusal::Refusal;
 use crate::core::view::{JobInfo, TaskEnd, TaskEvent, TaskEventKind, TaskInfo, TaskState};
+use crate::net::gate::GateState;
 use crate::schema::pool_capnp::{job, sink};
 use crate::store::output::OutputRead;
 use crate::store::output_thread::{Changes, OutputHandle};
@@ -36,6 +37,7 @@ const PARTLY_MAX: usize = 4096;
 /// A following, as it was asked for and as far as it has come.
 pub(super) struct Follower {
     local: Local,
+    gate: GateState,
     viewer: Viewer,
     job: JobId,
     sink: sink::Client,
@@ -52,6 +54,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn read(
         local: Local,
+        gate: GateState,
         viewer: Viewer,
         job: JobId,
         params: job::follow_params::Reader<'_>,
@@ -62,6 +65,7 @@ impl Follower {
         wire::text::check_len(partly.len(), "the list of positions", PARTLY_MAX)?;
         Ok(Self {
             local,
+            gate,
             viewer,
             job,
             sink: params.get_sink()?,
@@ -311,6 +315,7 @@ impl Follower {
             match read.map_err(|error| capnp::Error::failed(error.to_string()))? {
                 OutputRead::Nothing => return Ok(()),
                 OutputRead::Gone(kept_from) => {
+                    self.gate.turn_to_call().await;
                     let mut request = self.sink.gone_request();
                     let mut gone = request.get();
                     gone.set_task(fence.task.index);
@@ -346,6 +351,7 @@ impl Follower {
     }
 
     async fn write(&mut self, fence: Fence, chunk: &crate::core::output::Chunk) -> Result<(), capnp::Error> {
+        self.gate.turn_to_call().await;
         let mut request = self.sink.write_request();
         let mut params = request.get();
         params.set_task(fence.task.index);
@@ -357,12 +363,14 @@ impl Follower {
     }
 
     async fn event(&self, event: &TaskEvent) -> Result<(), capnp::Error> {
+        self.gate.turn_to_call().await;
         let mut request = self.sink.event_request();
         wire::task::write_event(event, request.get().init_event());
         request.send().await
     }
 
     async fn done(&self, info: &JobInfo) -> Result<(), capnp::Error> {
+        self.gate.turn_to_call().await;
         let mut request = self.sink.done_request();
         wire::job::write_info(info, request.get().init_info());
         request.send().promise.await?;

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::follow::Follower;
+use super::held::Held;
 use super::refused::{cancel_refusal, no_such_job};
 use super::shared::{Local, Shared};
 use super::submitting::{read_request, submit};
@@ -24,12 +25,13 @@ use crate::wire;
 pub(super) struct JobService {
     local: Local,
     viewer: Viewer,
+    held: Held,
     id: JobId,
 }
 
 impl JobService {
-    pub(super) fn new(local: Local, viewer: Viewer, id: JobId) -> Self {
-        Self { local, viewer, id }
+    pub(super) fn new(local: Local, viewer: Viewer, held: Held, id: JobId) -> Self {
+        Self { local, viewer, held, id }
     }
 
     pub(super) fn id(&self) -> JobId {
@@ -148,6 +150,7 @@ impl job::Server for JobService {
         _params: job::SpecParams,
         mut results: job::SpecResults,
     ) -> Result<(), capnp::Error> {
+        let _turn = self.held.gate.turn_to_answer().await;
         let spec = self.whole_spec().await?;
         let spec = spec.ok_or_else(|| capnp::Error::failed("this job is no longer known".to_owned()))?;
         wire::job::write(&spec.without_secrets(), results.get().init_spec());
@@ -159,6 +162,7 @@ impl job::Server for JobService {
         params: job::TasksParams,
         mut results: job::TasksResults,
     ) -> Result<(), capnp::Error> {
+        let _turn = self.held.gate.turn_to_answer().await;
         let params = params.get()?;
         let after = (!params.get_from_start()).then(|| params.get_after());
         let limit = wire::text::page(params.get_limit());
@@ -251,7 +255,7 @@ impl job::Server for JobService {
         match accepted {
             Ok(id) => {
                 results.get().set_job(id.0);
-                let service = JobService::new(self.local.clone(), self.viewer.clone(), id);
+                let service = JobService::new(self.local.clone(), self.viewer.clone(), self.held.clone(), id);
                 results.get().set_handle(capnp_rpc::new_client(service));
             }
             Err(refused) => wire::refusal::write(&refused, results.get().init_refused()),
@@ -265,7 +269,14 @@ impl job::Server for JobService {
         mut results: job::FollowResults,
     ) -> Result<(), capnp::Error> {
         let params = params.get()?;
-        let follower = Follower::read(self.local.clone(), self.viewer.clone(), self.id, params)?;
+        let Some(permit) = self.held.following() else {
+            let most = limits::FOLLOWINGS_PER_CONNECTION_MAX;
+            let text = format!("a connection follows at most {most} jobs at a time");
+            wire::refusal::write(&Refusal::new("too-many-followers", text), results.get().init_refused());
+            return Ok(());
+        };
+        let (viewer, gate) = (self.viewer.clone(), self.held.gate.clone());
+        let follower = Follower::read(self.local.clone(), gate, viewer, self.id, params)?;
         let begun = match follower.begin().await? {
             Ok(begun) => begun,
             Err(refused) => {
@@ -273,7 +284,10 @@ impl job::Server for JobService {
                 return Ok(());
             }
         };
-        let task = tokio::task::spawn_local(begun.run());
+        let task = tokio::task::spawn_local(async move {
+            let _permit = permit;
+            begun.run().await;
+        });
         results.get().set_following(capnp_rpc::new_client(Following(task)));
         Ok(())
     }

@@ -8,6 +8,7 @@ mod driver;
 mod ended;
 mod enrol_service;
 mod follow;
+mod held;
 mod hello;
 mod job_service;
 mod options;
@@ -39,7 +40,10 @@ use self::peers::{Identities, Peers};
 use self::shard::Listeners;
 use self::shared::{Local, PoolInfo, Shared, Stop};
 use self::threads::Threads;
+use crate::core::limits;
 use crate::core::pool::{Host, Pool};
+use crate::net::anteroom::Anteroom;
+use crate::net::budget::Budget;
 use crate::net::key::KeyPair;
 use crate::net::listen::{self, Door};
 use crate::process::{clock, facts, limit};
@@ -216,6 +220,8 @@ fn start_threads(options: &ServeOptions, info: PoolInfo) -> anyhow::Result<(Shar
         stop,
         clients: Arc::new(AtomicUsize::new(0)),
         last_connection: Arc::new(AtomicU64::new(0)),
+        budget: Budget::new(limits::PEERS_BYTES_MAX),
+        anteroom: Anteroom::default(),
     };
     Ok((shared, threads))
 }
@@ -233,7 +239,8 @@ fn run_shard(shared: Shared, key: &KeyPair, sockets: Sockets) -> anyhow::Result<
                 let admits = Arc::new(move |key: &crate::core::id::Fingerprint| {
                     identities.read().is_ok_and(|identities| identities.contains_key(key))
                 });
-                Some((TcpListener::from_std(listener)?, Door::new(key, admits, shared.timing)?))
+                let door = Door::new(key, admits, shared.timing, shared.anteroom.clone())?;
+                Some((TcpListener::from_std(listener)?, door))
             }
         };
         let listeners = Listeners { local: Some(UnixListener::from_std(sockets.local)?), network };
@@ -243,7 +250,10 @@ fn run_shard(shared: Shared, key: &KeyPair, sockets: Sockets) -> anyhow::Result<
 }
 
 fn bind(address: &str) -> anyhow::Result<StdTcpListener> {
-    StdTcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+    let listener = StdTcpListener::bind(address);
+    let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+    socket2::SockRef::from(&listener).listen(limits::CONNECTIONS_NOT_TAKEN_MAX)?;
+    Ok(listener)
 }
 
 /// Waits for SIGTERM, or for SIGINT where that is meant for the pool.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client_service::ClientDoor;
 use super::enrol_service;
+use super::held::Held;
 use super::shared::{Local, Shared, Stop};
 use super::worker_service::WorkerDoor;
 use crate::core::audit::AuditKind;
@@ -81,9 +82,13 @@ async fn accept_on_network(listeners: &Listeners) -> std::io::Result<(TcpStream,
 async fn receive(local: Local, stream: TcpStream, handshake: Handshake) {
     let source = stream.peer_addr().map_or_else(|_| String::new(), |address| address.ip().to_string());
     match handshake.run(stream).await {
-        None => decided(&local.shared, AuditKind::NotConnected, "", &source),
-        Some(Incoming::Work(connection)) => serve(local, connection, source).await,
-        Some(Incoming::Enrol(stream, key)) => enrol_service::enrol(&local.shared, stream, key, source).await,
+        // Nothing was decided about it. A flood of such would fill the trail.
+        Incoming::MadeRoom => {}
+        Incoming::Stranger => decided(&local.shared, AuditKind::NotConnected, "", &source),
+        Incoming::Work(connection) => serve(local, connection, source).await,
+        Incoming::Enrol(stream, key, place) => {
+            enrol_service::enrol(&local.shared, stream, key, place, source).await;
+        }
     }
 }
 
@@ -102,7 +107,8 @@ fn decided(shared: &Shared, what: AuditKind, who: &str, source: &str) {
 async fn serve(local: Local, connection: Connection, source: String) {
     let shared = local.shared.clone();
     let id = shared.next_connection();
-    let gate = GateState::new(limits::FRAME_BYTES_MAX_FIRST, clock::boottime());
+    let account = shared.budget.open();
+    let gate = GateState::among(limits::FRAME_BYTES_MAX_FIRST, clock::boottime(), account);
     let key = match connection.peer {
         Peer::Local { .. } => None,
         Peer::Key(key) => Some(key),
@@ -119,9 +125,10 @@ async fn serve(local: Local, connection: Connection, source: String) {
             Some(identity)
         }
     };
+    let name = name_of(identity.as_ref(), &shared);
     let door = door(&local, identity, id, gate.clone(), &source);
     let cut = guard.cut.clone();
-    let link = connection::accepted(connection, door, gate, clock::boottime);
+    let link = connection::accepted(connection, door, gate.clone(), clock::boottime);
     let stop = async {
         tokio::select! {
             () = cut.cancelled() => {}
@@ -133,8 +140,21 @@ async fn serve(local: Local, connection: Connection, source: String) {
             }
         }
     };
-    if let Err(error) = link.run(stop).await {
-        tracing::debug!(connection = id.0, %error, "a connection ended");
+    match (link.run(stop).await, gate.excess()) {
+        (_, Some(bound)) => {
+            tracing::warn!(connection = id.0, peer = %name, %bound, "cut a peer for its excess")
+        }
+        (Err(error), None) => tracing::debug!(connection = id.0, peer = %name, %error, "a connection ended"),
+        (Ok(()), None) => {}
+    }
+}
+
+/// A peer as the log names it.
+fn name_of(identity: Option<&Identity>, shared: &Shared) -> String {
+    match identity {
+        None => format!("user {}", shared.info.owner),
+        Some(Identity::Client { name, .. }) => format!("client {name}"),
+        Some(Identity::Worker(_, name)) => format!("worker {name}"),
     }
 }
 
@@ -172,7 +192,8 @@ fn door(
     let client = |viewer: Viewer| -> capnp::capability::Client {
         decided(&local.shared, AuditKind::Connected, viewer.name(), source);
         let presence = Presence::of_client(&local.shared);
-        let door = ClientDoor { local: local.clone(), viewer, connection, gate: gate.clone(), presence };
+        let held = Held::new(gate.clone());
+        let door = ClientDoor { local: local.clone(), viewer, connection, held, presence };
         capnp_rpc::new_client::<pool_capnp::client_door::Client, _>(door).client
     };
     match identity {

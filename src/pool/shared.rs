@@ -12,6 +12,8 @@ use super::peers::{Identities, Peers};
 use crate::core::id::{ConnectionId, Fingerprint};
 use crate::core::time::WallTime;
 use crate::core::timing::Timing;
+use crate::net::anteroom::Anteroom;
+use crate::net::budget::Budget;
 use crate::store::output_thread::OutputHandle;
 use crate::store::secrets::Secrets;
 use crate::store::sqlite::SqliteHistory;
@@ -68,6 +70,10 @@ pub(super) struct Shared {
     pub(super) stop: Arc<watch::Sender<Stop>>,
     pub(super) clients: Arc<AtomicUsize>,
     pub(super) last_connection: Arc<AtomicU64>,
+    /// What peers make the pool keep for them.
+    pub(super) budget: Budget,
+    /// Those who are not known yet.
+    pub(super) anteroom: Anteroom,
 }
 
 /// Shared between the connections of one thread.

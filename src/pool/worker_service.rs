@@ -2,7 +2,7 @@
 //! calls back over the `Worker` that it passed.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +81,7 @@ pub(super) struct Registrar {
 struct Member {
     local: Local,
     connection: ConnectionId,
+    gate: GateState,
     /// Attempts that this worker may speak of.
     known: RefCell<BTreeSet<Fence>>,
 }
@@ -99,6 +100,7 @@ impl registrar::Server for Registrar {
         let member = Rc::new(Member {
             local: self.local.clone(),
             connection: self.connection,
+            gate: self.gate.clone(),
             known: RefCell::new(there.copied().collect()),
         });
         let (sender, orders) = mpsc::channel(limits::PUMP_QUEUE_MAX);
@@ -156,12 +158,14 @@ fn register_refusal(error: &RegisterError) -> Refusal {
 /// Calls back over the capability that the worker passed, in the order in which the pool decided.
 async fn pump(member: Rc<Member>, worker: worker::Client, mut orders: mpsc::Receiver<ToPeer>) {
     let mut calls = JoinSet::new();
+    let mut waiting = VecDeque::new();
     let stopping = member.local.shared.stopping();
     tokio::pin!(stopping);
     loop {
         let mut batch = Vec::new();
         let stop = tokio::select! {
             count = orders.recv_many(&mut batch, 256) => if count == 0 { return } else { Stop::No },
+            () = member.gate.turn_to_call(), if !waiting.is_empty() => Stop::No,
             stop = &mut stopping => stop,
         };
         if stop != Stop::No {
@@ -175,7 +179,13 @@ async fn pump(member: Rc<Member>, worker: worker::Client, mut orders: mpsc::Rece
             member.local.shared.peers.cut(member.connection);
             return;
         }
-        send(&member, &worker, batch, &mut calls);
+        waiting.extend(batch);
+        send(&member, &worker, &mut waiting, &mut calls);
+        if waiting.len() > limits::PUMP_QUEUE_MAX {
+            tracing::warn!(connection = member.connection.0, "cut a worker that does not answer");
+            member.local.shared.peers.cut(member.connection);
+            return;
+        }
         while calls.try_join_next().is_some() {}
     }
 }
@@ -189,34 +199,40 @@ async fn say_leaving(worker: &worker::Client, why: LeaveReason, lease: Duration)
 }
 
 /// Sends orders as few calls as their size allows, without waiting for the answers: a call that fails shows as the end
-/// of the connection.
-fn send(member: &Member, worker: &worker::Client, batch: Vec<ToPeer>, calls: &mut JoinSet<()>) {
-    let (mut starts, mut bytes): (Vec<Start>, usize) = (Vec::new(), 0);
-    let mut cancels: Vec<(Fence, Cancel)> = Vec::new();
-    for order in batch {
-        match order {
-            ToPeer::Start(start) => {
-                member.known.borrow_mut().extend(&start.fences);
-                let Some(start) = with_secrets(member, start) else { continue };
-                let size = wire::worker::start_bytes(&start);
-                if bytes + size > limits::BATCH_BYTES_MAX && !starts.is_empty() {
-                    send_starts(worker, &std::mem::take(&mut starts), calls);
-                    bytes = 0;
+/// of the connection. What is more than a worker accepts at a time stays.
+fn send(member: &Member, worker: &worker::Client, waiting: &mut VecDeque<ToPeer>, calls: &mut JoinSet<()>) {
+    while !waiting.is_empty() && member.gate.may_call() {
+        let (mut starts, mut bytes): (Vec<Start>, usize) = (Vec::new(), 0);
+        let mut cancels: Vec<(Fence, Cancel)> = Vec::new();
+        while let Some(order) = waiting.pop_front() {
+            match order {
+                ToPeer::Start(start) => {
+                    member.known.borrow_mut().extend(&start.fences);
+                    let Some(start) = with_secrets(member, start) else { continue };
+                    let size = wire::worker::start_bytes(&start);
+                    if bytes + size > limits::BATCH_BYTES_MAX && !starts.is_empty() {
+                        waiting.push_front(ToPeer::Start(start));
+                        break;
+                    }
+                    bytes += size;
+                    starts.push(start);
                 }
-                bytes += size;
-                starts.push(start);
+                ToPeer::Cancel(attempts) => cancels.extend(attempts),
+                ToPeer::Removed => {}
             }
-            ToPeer::Cancel(attempts) => cancels.extend(attempts),
-            ToPeer::Removed => {}
         }
-    }
-    if !starts.is_empty() {
-        send_starts(worker, &starts, calls);
-    }
-    if !cancels.is_empty() {
-        let mut request = worker.cancel_request();
-        wire::worker::write_cancels(&cancels, request.get().init_cancels(wire::text::count(&cancels)));
-        calls.spawn_local(async move { drop(request.send().promise.await) });
+        if !starts.is_empty() {
+            let mut request = worker.start_request();
+            wire::worker::write_starts(&starts, request.get().init_jobs(wire::text::count(&starts)));
+            let starting = request.send().promise;
+            calls.spawn_local(async move { drop(starting.await) });
+        }
+        if !cancels.is_empty() {
+            let mut request = worker.cancel_request();
+            wire::worker::write_cancels(&cancels, request.get().init_cancels(wire::text::count(&cancels)));
+            let cancelling = request.send().promise;
+            calls.spawn_local(async move { drop(cancelling.await) });
+        }
     }
 }
 
@@ -246,12 +262,6 @@ fn with_secrets(member: &Member, start: Start) -> Option<Start> {
             None
         }
     }
-}
-
-fn send_starts(worker: &worker::Client, starts: &[Start], calls: &mut JoinSet<()>) {
-    let mut request = worker.start_request();
-    wire::worker::write_starts(starts, request.get().init_jobs(wire::text::count(starts)));
-    calls.spawn_local(async move { drop(request.send().promise.await) });
 }
 
 /// Any byte is a sign of life, not only a heartbeat.

@@ -361,8 +361,7 @@ impl Driver {
             }
         }
         if let Some(uplink) = uplink {
-            uplink.send(chunks);
-            uplink.report(&reports);
+            uplink.send(chunks, reports);
         }
         exit
     }

@@ -79,6 +79,7 @@ pub(super) async fn register(
         registered.get_reports()?,
         registered.get_output()?,
         registered.get_heartbeat()?,
+        link.state.clone(),
     );
     Ok(Membership { uplink, orders: received, told, link })
 }

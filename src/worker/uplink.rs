@@ -1,6 +1,7 @@
 //! What goes up to the pool: output and reports, gathered and sent as few calls as their size allows; heartbeats beside
 //! them, on an object of their own.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -10,6 +11,7 @@ use crate::core::limits;
 use crate::core::membership::Report;
 use crate::core::output::Chunk;
 use crate::core::time::Timestamp;
+use crate::net::gate::GateState;
 use crate::process::clock;
 use crate::schema::worker_capnp::{heartbeat, output, registration, reports};
 use crate::wire;
@@ -35,6 +37,10 @@ pub(super) struct Uplink {
     reports: reports::Client,
     output: output::Client,
     heartbeat: heartbeat::Client,
+    state: GateState,
+    /// Not sent yet, since many calls are open.
+    chunks: VecDeque<(Fence, Chunk)>,
+    waiting: VecDeque<Report>,
     calls: JoinSet<Answer>,
     /// Sent and not answered.
     beats: usize,
@@ -49,18 +55,31 @@ impl Uplink {
         reports: reports::Client,
         output: output::Client,
         heartbeat: heartbeat::Client,
+        state: GateState,
     ) -> Self {
-        Self { registration, reports, output, heartbeat, calls: JoinSet::new(), beats: 0 }
+        let (chunks, waiting, calls) = Default::default();
+        Self { registration, reports, output, heartbeat, state, chunks, waiting, calls, beats: 0 }
     }
 
-    /// Sends output.
-    pub(super) fn send(&mut self, chunks: Vec<(Fence, Chunk)>) {
+    /// Sends output, and reports: as much as the pool accepts at a time; the rest goes when it has answered.
+    pub(super) fn send(&mut self, chunks: Vec<(Fence, Chunk)>, reports: Vec<Report>) {
+        self.chunks.extend(chunks);
+        self.waiting.extend(reports);
+        while !self.waiting.is_empty() && self.state.may_call() {
+            self.send_reports();
+        }
+        while !self.chunks.is_empty() && self.state.may_call() {
+            self.send_chunks();
+        }
+    }
+
+    fn send_chunks(&mut self) {
         let mut parts: Vec<(Fence, Vec<Chunk>)> = Vec::new();
         let mut bytes = 0;
-        for (fence, chunk) in chunks {
-            if bytes + chunk.bytes.len() > limits::BATCH_BYTES_MAX {
-                self.send_parts(std::mem::take(&mut parts));
-                bytes = 0;
+        while let Some((fence, chunk)) = self.chunks.pop_front() {
+            if bytes + chunk.bytes.len() > limits::BATCH_BYTES_MAX && bytes > 0 {
+                self.chunks.push_front((fence, chunk));
+                break;
             }
             bytes += chunk.bytes.len();
             match parts.iter_mut().find(|(other, _)| *other == fence) {
@@ -68,38 +87,32 @@ impl Uplink {
                 None => parts.push((fence, vec![chunk])),
             }
         }
-        self.send_parts(parts);
-    }
-
-    fn send_parts(&mut self, parts: Vec<(Fence, Vec<Chunk>)>) {
-        if parts.is_empty() {
-            return;
-        }
         let mut request = self.output.write_request();
         wire::output::write_parts(&parts, request.get().init_parts(wire::text::count(&parts)));
         let end = |(fence, chunks): &(Fence, Vec<Chunk>)| Some((*fence, chunks.last()?.end()));
         let durable = parts.iter().filter_map(end).collect();
+        let writing = request.send().promise;
         self.calls.spawn_local(async move {
-            match request.send().promise.await {
+            match writing.await {
                 Ok(_) => Answer::Durable(durable),
                 Err(error) => Answer::Failed(error),
             }
         });
     }
 
-    /// Sends reports.
-    pub(super) fn report(&mut self, reports: &[Report]) {
-        for reports in reports.chunks(limits::REPORTS_PER_CALL_MAX) {
-            let mut request = self.reports.report_request();
-            wire::worker::write_reports(reports, request.get().init_reports(wire::text::count(reports)));
-            self.calls.spawn_local(async move {
-                let forget = async {
-                    let answer = request.send().promise.await?;
-                    Ok::<_, capnp::Error>(wire::fence::read_list(answer.get()?.get_forget()?)?)
-                };
-                forget.await.map_or_else(Answer::Failed, Answer::Forget)
-            });
-        }
+    fn send_reports(&mut self) {
+        let count = self.waiting.len().min(limits::REPORTS_PER_CALL_MAX);
+        let reports: Vec<Report> = self.waiting.drain(..count).collect();
+        let mut request = self.reports.report_request();
+        wire::worker::write_reports(&reports, request.get().init_reports(wire::text::count(&reports)));
+        let reporting = request.send().promise;
+        self.calls.spawn_local(async move {
+            let forget = async {
+                let answer = reporting.await?;
+                Ok::<_, capnp::Error>(wire::fence::read_list(answer.get()?.get_forget()?)?)
+            };
+            forget.await.map_or_else(Answer::Failed, Answer::Forget)
+        });
     }
 
     /// Sends a heartbeat.

@@ -12,6 +12,7 @@ mod doctor;
 mod documents;
 mod first_minute;
 mod golden;
+mod hostile;
 mod matrix;
 mod membership;
 mod nat;

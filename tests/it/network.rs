@@ -151,7 +151,7 @@ async fn a_key_that_nobody_knows_gets_nothing() {
     assert_eq!(answer, b"");
 }
 
-fn pool_key(cluster: &Cluster) -> Fingerprint {
+pub fn pool_key(cluster: &Cluster) -> Fingerprint {
     let status = cluster.operator.run(["pool", "status", "--output", "json"]).ok();
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let hex = status["key"].as_str().unwrap().strip_prefix("sha256:").unwrap();
