@@ -184,7 +184,7 @@ impl Drop for Site {
 }
 
 /// All processes with their command lines.
-fn processes() -> impl Iterator<Item = (i32, String)> {
+pub fn processes() -> impl Iterator<Item = (i32, String)> {
     std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;

@@ -9,6 +9,7 @@ use clusterctl::core::timing::Timing;
 use clusterctl::net::dial::{self, Route};
 use clusterctl::net::key::KeyPair;
 
+use crate::canary::files_with;
 use crate::cluster::{Cluster, Done, Process, skipped, wait_until};
 use crate::tap::Tap;
 
@@ -401,22 +402,6 @@ fn a_revoked_client_is_cut_off_at_once_and_for_ever_and_its_job_goes_on() {
     std::fs::write(gate, "").unwrap();
     cluster.operator.wait_for_state("1", "done");
     assert_eq!(cluster.operator.run(["logs", "1"]).ok(), "begun\ndone\n");
-}
-
-/// Every file below a directory whose bytes have this in them.
-fn files_with(directory: &std::path::Path, needle: &[u8]) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_with(&path, needle));
-        } else if let Ok(bytes) = std::fs::read(&path)
-            && bytes.windows(needle.len()).any(|window| window == needle)
-        {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[test]
