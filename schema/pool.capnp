@@ -309,7 +309,7 @@ struct WorkerInfo {
   seenMs @6 :UInt64;
   # Milliseconds since a byte came from it; 0 if never.
   tasks @7 :List(Types.TaskId);
-  # What it holds, at most 1000.
+  # What it holds of the caller's jobs, at most 1000.
   onlyOwner @8 :Text;
   # Takes only this owner's jobs; empty: everybody's.
   joinedMs @9 :Int64;

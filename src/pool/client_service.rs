@@ -227,7 +227,9 @@ impl pool::Server for PoolService {
         let params = params.get()?;
         let after = wire::text::read(params.get_after(), "a name", limits::NAME_BYTES_MAX)?;
         let limit = wire::text::page(params.get_limit());
-        let page = self.shared().pool.update(move |pool, now| pool.worker_page(now, &after, limit)).await?;
+        let viewer = self.viewer.clone();
+        let page =
+            self.shared().pool.update(move |pool, now| pool.worker_page(now, &viewer, &after, limit)).await?;
         let shown = &page.workers[..page.workers.len().min(wire::worker::fitting(&page.workers))];
         results.get().set_more(page.more || shown.len() < page.workers.len());
         wire::worker::write_infos(shown, results.get().init_workers(wire::text::count(shown)));

@@ -9,7 +9,7 @@ use clusterctl::core::job::JobSpec;
 use clusterctl::core::label::Constraint;
 use clusterctl::core::outcome::Cancel;
 use clusterctl::core::pool::{
-    CancelError, JobPage, Pool, Submit, SubmitError, WatchError, WatchStart, info_of_ended_task,
+    CancelError, JobPage, Pool, Submit, SubmitError, Viewer, WatchError, WatchStart, info_of_ended_task,
 };
 use clusterctl::core::range::RangeSet;
 use clusterctl::core::view::{Cancelled, JobFilter, JobInfo, TaskInfo};
@@ -69,7 +69,12 @@ impl World {
                 Answer::client(id, exchange, Reply::Done)
             }),
             Ask::Status => self.decide(move |pool, now| {
-                let _ = (pool.load(), pool.worker_page(now, "", 10), pool.is_idle(), pool.tokens(now));
+                let _ = (
+                    pool.load(),
+                    pool.worker_page(now, &Viewer::admin("root"), "", 10),
+                    pool.is_idle(),
+                    pool.tokens(now),
+                );
                 Answer::client(id, exchange, Reply::Done)
             }),
             Ask::Cancel { job, ranges, how } => self.decide(move |pool, now| {

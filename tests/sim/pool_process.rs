@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clusterctl::core::attempt::AttemptEnd;
 use clusterctl::core::id::{ConnectionId, Epoch, Fingerprint, WorkerId};
-use clusterctl::core::pool::{Batch, Effect, Host, Identity, Pool, WatcherId};
+use clusterctl::core::pool::{Batch, Effect, Host, Identity, Pool, Viewer, WatcherId};
 use clusterctl::core::record::{JobState, Record, WorkerState};
 use clusterctl::core::time::{Now, Timestamp};
 use clusterctl::core::view;
@@ -79,7 +79,7 @@ impl PoolProcess {
 
     /// The workers that take tasks now.
     fn open_workers(&self, now: Now) -> Vec<WorkerId> {
-        let page = self.pool.worker_page(now, "", usize::MAX);
+        let page = self.pool.worker_page(now, &Viewer::admin("root"), "", usize::MAX);
         let ready = page.workers.iter().filter(|worker| worker.state == view::WorkerState::Ready);
         let names: BTreeSet<String> = ready.map(|worker| worker.name.clone()).collect();
         let open = |identity: &Identity| match identity {

@@ -224,7 +224,7 @@ impl Pool {
     }
 
     /// Workers after a name, in the order of their names.
-    pub fn worker_page(&self, now: Now, after: &str, limit: usize) -> WorkerPage {
+    pub fn worker_page(&self, now: Now, viewer: &Viewer, after: &str, limit: usize) -> WorkerPage {
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let mut page = WorkerPage::default();
         for id in
@@ -238,7 +238,9 @@ impl Pool {
                 page.more = true;
                 break;
             }
-            page.workers.push(worker.info(now.at));
+            let mut info = worker.info(now.at);
+            info.tasks.retain(|task| self.seen_job(viewer, task.job).is_some());
+            page.workers.push(info);
         }
         page
     }

@@ -215,7 +215,7 @@ fn seen(pool: &Pool, directory: &Path) -> String {
             writeln!(text, "  {} tail {tail:?}", task_line(&info_of_ended_task(&ended))).unwrap();
         }
     }
-    for worker in pool.worker_page(now, "", 100).workers {
+    for worker in pool.worker_page(now, &Viewer::admin("root"), "", 100).workers {
         let key = worker.fingerprint.map_or("no key".into(), |key| format!("{key:.4}"));
         let labels: Vec<_> = worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         writeln!(

@@ -107,3 +107,16 @@ fn clients_are_listed_by_name_a_page_at_a_time() {
     assert_eq!((names(&first), first.more), (vec![("ann".into(), false), ("bob".into(), true)], true));
     assert_eq!((names(&rest), rest.more), (vec![("cid".into(), false)], false));
 }
+
+#[test]
+fn nobody_is_told_which_jobs_of_others_a_worker_runs() {
+    let mut world = World::new();
+    world.join("w1", 1);
+    let job = world.submit(JobSpec::new("true"));
+    world.turn();
+    let held = |viewer: Viewer| world.pool.worker_page(world.now, &viewer, "", 9).workers[0].tasks.clone();
+
+    assert_eq!(held(Viewer::client("bob", "bob", "10.0.0.2")), []);
+    assert_eq!(held(world.viewer()), [TaskId { job, index: 0 }]);
+    assert_eq!(held(Viewer::admin("root")).len(), 1);
+}

@@ -14,7 +14,7 @@ use super::*;
 use crate::core::access::{Role, TokenWish};
 use crate::core::attempt::AttemptEnd;
 use crate::core::audit::{AuditEntry, AuditKind};
-use crate::core::id::{Incarnation, JobNonce, Name};
+use crate::core::id::{Incarnation, JobNonce, Name, TaskId};
 use crate::core::job::{Array, JobSpec};
 use crate::core::label::{Constraint, Labels};
 use crate::core::membership::{Carried, Facts, Report, SubmitterTrust};
