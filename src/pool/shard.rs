@@ -12,7 +12,7 @@ use super::client_service::ClientDoor;
 use super::enrol_service;
 use super::held::Held;
 use super::shared::{Local, Shared, Stop};
-use super::worker_service::WorkerDoor;
+use super::worker_service::{Registrar, WorkerDoor};
 use crate::core::audit::AuditKind;
 use crate::core::id::{ConnectionId, Fingerprint};
 use crate::core::limits;
@@ -202,8 +202,8 @@ fn door(
         Some(Identity::Worker(worker, name)) => {
             decided(&local.shared, AuditKind::Connected, &name, source);
             let (source, gate) = (source.to_owned(), gate.clone());
-            let door = WorkerDoor { local: local.clone(), worker, name, connection, source, gate };
-            capnp_rpc::new_client::<worker_capnp::worker_door::Client, _>(door).client
+            let registrar = Registrar { local: local.clone(), worker, name, connection, source, gate };
+            capnp_rpc::new_client::<worker_capnp::worker_door::Client, _>(WorkerDoor(registrar)).client
         }
     }
 }

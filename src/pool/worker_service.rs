@@ -32,14 +32,7 @@ use crate::wire;
 const LEAVING_WITHIN: Duration = Duration::from_secs(2);
 
 /// The bootstrap object of a worker's connection.
-pub(super) struct WorkerDoor {
-    pub(super) local: Local,
-    pub(super) worker: WorkerId,
-    pub(super) name: String,
-    pub(super) connection: ConnectionId,
-    pub(super) source: String,
-    pub(super) gate: GateState,
-}
+pub(super) struct WorkerDoor(pub(super) Registrar);
 
 impl worker_door::Server for WorkerDoor {
     async fn hello(
@@ -48,26 +41,19 @@ impl worker_door::Server for WorkerDoor {
         mut results: worker_door::HelloResults,
     ) -> Result<(), capnp::Error> {
         let said = wire::hello::read(params.get()?.get_hello()?)?;
-        self.gate.open();
+        self.0.gate.open();
         if let Some(refused) = check_hello("worker", &said) {
             wire::refusal::write(&refused, results.get().init_refused());
             return Ok(());
         }
-        welcome(&self.local.shared, &self.name, "", results.get().init_welcome());
-        let registrar = Registrar {
-            local: self.local.clone(),
-            worker: self.worker,
-            name: self.name.clone(),
-            connection: self.connection,
-            source: self.source.clone(),
-            gate: self.gate.clone(),
-        };
-        results.get().set_registrar(capnp_rpc::new_client(registrar));
+        welcome(&self.0.local.shared, &self.0.name, "", results.get().init_welcome());
+        results.get().set_registrar(capnp_rpc::new_client(self.0.clone()));
         Ok(())
     }
 }
 
 /// What joins a worker to the pool.
+#[derive(Clone)]
 pub(super) struct Registrar {
     pub(super) local: Local,
     pub(super) worker: WorkerId,

@@ -1,36 +1,17 @@
 //! What the schema says of a registration, by a worker that is nothing but its connection.
 
-use clusterctl::core::id::Incarnation;
-use clusterctl::core::label::Labels;
-use clusterctl::core::membership::{Facts, SubmitterTrust};
 use clusterctl::net::{connection, dial};
 use clusterctl::process::clock;
 use clusterctl::schema::pool_capnp::client_door;
-use clusterctl::schema::worker_capnp::{registration, worker};
+use clusterctl::schema::worker_capnp::registration;
 use clusterctl::store::place;
 use clusterctl::wire;
 
 use crate::cluster::{Cluster, DEADLINE};
-
-/// Takes nothing and does nothing.
-struct Idle;
-
-impl worker::Server for Idle {}
+use crate::roles::{Idle, facts};
 
 /// Joins the pool over its own machine's socket.
 async fn register(door: client_door::Client, name: &str) -> registration::Client {
-    let facts = Facts {
-        boot_id: "another machine".into(),
-        incarnation: Incarnation(1),
-        dial: 1,
-        slots: 1,
-        labels: Labels::new(),
-        memory_bytes: 0,
-        uid: 1,
-        trust: SubmitterTrust::Everybody,
-        user: "nobody".into(),
-        pid: 1,
-    };
     let mut request = door.hello_request();
     wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
     let mut request = request.send().pipeline.get_admin().local_worker_request();
@@ -38,7 +19,7 @@ async fn register(door: client_door::Client, name: &str) -> registration::Client
     request.get().set_given(true);
     let mut request = request.send().pipeline.get_registrar().register_request();
     request.get().set_worker(capnp_rpc::new_client(Idle));
-    wire::worker::write_facts(&facts, request.get().init_facts());
+    wire::worker::write_facts(&facts(), request.get().init_facts());
     let answer = request.send().promise.await.unwrap();
     answer.get().unwrap().get_registered().unwrap().get_registration().unwrap()
 }

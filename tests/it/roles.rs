@@ -140,6 +140,22 @@ pub async fn worker(cluster: &Cluster, name: &str) -> (Held, registrar::Client) 
     (("WorkerDoor", door.client), registrar)
 }
 
+/// What a worker says of itself that runs nothing.
+pub fn facts() -> Facts {
+    Facts {
+        boot_id: "another machine".into(),
+        incarnation: Incarnation(1),
+        dial: 1,
+        slots: 1,
+        labels: Labels::new(),
+        memory_bytes: 0,
+        uid: 1,
+        trust: SubmitterTrust::Everybody,
+        user: "nobody".into(),
+        pid: 1,
+    }
+}
+
 /// A registration, as long as its answer is kept.
 pub struct Member {
     registrar: registrar::Client,
@@ -149,21 +165,9 @@ pub struct Member {
 impl Member {
     /// Joins, and says what it carries.
     pub async fn register(registrar: registrar::Client, carried: &[Carried]) -> Self {
-        let facts = Facts {
-            boot_id: "another machine".into(),
-            incarnation: Incarnation(1),
-            dial: 1,
-            slots: 1,
-            labels: Labels::new(),
-            memory_bytes: 0,
-            uid: 1,
-            trust: SubmitterTrust::Everybody,
-            user: "nobody".into(),
-            pid: 1,
-        };
         let mut request = registrar.register_request();
         request.get().set_worker(capnp_rpc::new_client(Idle));
-        wire::worker::write_facts(&facts, request.get().init_facts());
+        wire::worker::write_facts(&facts(), request.get().init_facts());
         let count = u32::try_from(carried.len()).unwrap();
         wire::worker::write_carried(carried, request.get().init_carried(count));
         let answer = request.send().promise.await.unwrap();

@@ -40,6 +40,29 @@ pub struct Machine {
     pub delivered: Vec<StartOrder>,
 }
 
+impl Machine {
+    /// One whose worker was never let in, and which was not booted yet.
+    pub fn that_is_off(name: Name, key: Fingerprint, labels: Labels, slots: u32, clock: Clock) -> Self {
+        Self {
+            name,
+            key,
+            enrolment: Enrolment::Wanted,
+            labels,
+            slots,
+            boot_id: String::new(),
+            clock,
+            executor: None,
+            journals: Vec::new(),
+            agent: None,
+            away_until: Timestamp(0),
+            future: Future::Works,
+            wakes_at: None,
+            late_words: Vec::new(),
+            delivered: Vec::new(),
+        }
+    }
+}
+
 /// Whether a machine's key was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enrolment {

@@ -6,12 +6,11 @@ use clusterctl::core::agent::AgentEffect;
 use clusterctl::core::attempt::ToExecutor;
 use clusterctl::core::id::{Fingerprint, Name};
 use clusterctl::core::label::Labels;
-use clusterctl::core::time::Timestamp;
 
 use crate::agent_process::Line;
 use crate::executor::Executor;
 use crate::history::Happened;
-use crate::machine::{Clock, Enrolment, Future, Machine, MachineId};
+use crate::machine::{Clock, Machine, MachineId};
 use crate::plan::Plant;
 use crate::world::{Event, World, tell};
 
@@ -25,23 +24,10 @@ impl World {
         let number = self.fresh();
         let mut key = [0; 32];
         key[..8].copy_from_slice(&number.to_le_bytes());
-        let machine = Machine {
-            name: Name::from_any(&format!("w{}", id.0 + 1)),
-            key: Fingerprint(key),
-            enrolment: Enrolment::Wanted,
-            labels: self.some_labels(),
-            slots: u32::try_from(self.random.between(1, 4)).unwrap(),
-            boot_id: String::new(),
-            clock: self.some_clock(),
-            executor: None,
-            journals: Vec::new(),
-            agent: None,
-            away_until: Timestamp(0),
-            future: Future::Works,
-            wakes_at: None,
-            late_words: Vec::new(),
-            delivered: Vec::new(),
-        };
+        let name = Name::from_any(&format!("w{}", id.0 + 1));
+        let labels = self.some_labels();
+        let slots = u32::try_from(self.random.between(1, 4)).unwrap();
+        let machine = Machine::that_is_off(name, Fingerprint(key), labels, slots, self.some_clock());
         self.machines.push(machine);
         self.boot(id);
         tell!(
@@ -105,22 +91,11 @@ impl World {
     pub fn machine_is_copied(&mut self, id: MachineId, place: Copied) {
         let copy = MachineId(self.machines.len());
         let original = &self.machines[id.0];
+        let Machine { name, key, labels, slots, clock, .. } = original;
         let machine = Machine {
-            name: original.name.clone(),
-            key: original.key,
             enrolment: original.enrolment,
-            labels: original.labels.clone(),
-            slots: original.slots,
             boot_id: original.boot_id.clone(),
-            clock: original.clock,
-            executor: None,
-            journals: Vec::new(),
-            agent: None,
-            away_until: Timestamp(0),
-            future: Future::Works,
-            wakes_at: None,
-            late_words: Vec::new(),
-            delivered: Vec::new(),
+            ..Machine::that_is_off(name.clone(), *key, labels.clone(), *slots, *clock)
         };
         tell!(self, "{} is copied: {place:?}", machine.name);
         self.machines.push(machine);

@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 
 use super::super::connection::Session;
 use super::super::error::Failure;
-use super::super::{Format, Manner, Verbosity, render};
-use super::tell_done;
+use super::super::{Manner, render};
+use super::{tell_done, tell_list};
 use crate::core::view::ClientInfo;
 use crate::net::key::KeyPair;
 use crate::say::tell;
@@ -119,27 +119,22 @@ fn list(clients: &[ClientInfo], manner: Manner) {
             "key": client.key.to_string(),
         })
     };
-    match (manner.format, manner.verbosity) {
-        (Format::Human, Verbosity::Quiet) => clients.iter().for_each(|client| tell!("{}", client.name)),
-        (Format::Human, Verbosity::Normal) if clients.is_empty() => {
+    let people = |clients: &[ClientInfo]| {
+        if clients.is_empty() {
             tell!("no clients; let one in with: clusterctl token create --client");
+            return;
         }
-        (Format::Human, Verbosity::Normal) => {
-            let row = |client: &ClientInfo| {
-                vec![
-                    client.name.clone(),
-                    client.owner.clone(),
-                    state(client).to_owned(),
-                    render::rfc3339(client.joined),
-                    client.key.to_string(),
-                ]
-            };
-            let header = ["NAME", "OWNER", "STATE", "JOINED", "KEY"];
-            crate::say::result(format_args!("{}", render::table(&header, clients.iter().map(row).collect())));
-        }
-        (Format::Json, _) => {
-            tell!("{}", serde_json::Value::from(clients.iter().map(json).collect::<Vec<_>>()));
-        }
-        (Format::Ndjson, _) => clients.iter().for_each(|client| tell!("{}", json(client))),
-    }
+        let row = |client: &ClientInfo| {
+            vec![
+                client.name.clone(),
+                client.owner.clone(),
+                state(client).to_owned(),
+                render::rfc3339(client.joined),
+                client.key.to_string(),
+            ]
+        };
+        let header = ["NAME", "OWNER", "STATE", "JOINED", "KEY"];
+        crate::say::result(format_args!("{}", render::table(&header, clients.iter().map(row).collect())));
+    };
+    tell_list(manner, clients, |client| client.name.clone(), people, json);
 }

@@ -83,6 +83,22 @@ pub(super) fn tell_done(manner: Manner, sentence: &str, about: &str, mut documen
     }
 }
 
+/// Tells a list: for people a table, or what to do if there is nothing, for the quiet names alone, for scripts documents.
+pub(super) fn tell_list<T>(
+    manner: Manner,
+    items: &[T],
+    name: impl Fn(&T) -> String,
+    people: impl FnOnce(&[T]),
+    json: impl Fn(&T) -> serde_json::Value,
+) {
+    match (manner.format, manner.verbosity) {
+        (Format::Human, Verbosity::Quiet) => items.iter().for_each(|item| tell!("{}", name(item))),
+        (Format::Human, Verbosity::Normal) => people(items),
+        (Format::Json, _) => tell!("{}", serde_json::Value::from(items.iter().map(json).collect::<Vec<_>>())),
+        (Format::Ndjson, _) => items.iter().for_each(|item| tell!("{}", json(item))),
+    }
+}
+
 /// Tells the id of a job that was submitted.
 pub fn tell_id(id: JobId, manner: Manner) {
     let text = id.to_string();

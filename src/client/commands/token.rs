@@ -6,13 +6,12 @@ use clap::{Args, Subcommand};
 
 use super::super::connection::Session;
 use super::super::error::Failure;
-use super::super::{Format, Manner, Verbosity, duration, render};
-use super::tell_done;
+use super::super::{Manner, duration, render};
+use super::{tell_done, tell_list};
 use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
 use crate::core::id::Name;
 use crate::core::label::parse_label;
 use crate::process::clock;
-use crate::say::tell;
 use crate::wire;
 
 /// What can be done with tokens.
@@ -137,27 +136,21 @@ fn list(tokens: &[TokenInfo], manner: Manner) {
             "uses_left": token.uses_left, "expires": render::rfc3339(token.expires),
         })
     };
-    match (manner.format, manner.verbosity) {
-        (Format::Human, Verbosity::Quiet) => tokens.iter().for_each(|token| tell!("{}", token.id)),
-        (Format::Human, Verbosity::Normal) => {
-            let now = clock::wall();
-            let row = |token: &TokenInfo| {
-                let left = render::duration(render::between(now, token.expires));
-                vec![
-                    token.id.to_string(),
-                    token.role.as_str().to_owned(),
-                    state(token.state).to_owned(),
-                    token.uses_left.map_or("any".to_owned(), |uses| uses.to_string()),
-                    if token.state == TokenState::Valid { left } else { "-".to_owned() },
-                    token.name.clone().unwrap_or_default(),
-                ]
-            };
-            let header = ["ID", "ROLE", "STATE", "USES LEFT", "EXPIRES IN", "NAME"];
-            crate::say::result(format_args!("{}", render::table(&header, tokens.iter().map(row).collect())));
-        }
-        (Format::Json, _) => {
-            tell!("{}", serde_json::Value::from(tokens.iter().map(json).collect::<Vec<_>>()))
-        }
-        (Format::Ndjson, _) => tokens.iter().for_each(|token| tell!("{}", json(token))),
-    }
+    let people = |tokens: &[TokenInfo]| {
+        let now = clock::wall();
+        let row = |token: &TokenInfo| {
+            let left = render::duration(render::between(now, token.expires));
+            vec![
+                token.id.to_string(),
+                token.role.as_str().to_owned(),
+                state(token.state).to_owned(),
+                token.uses_left.map_or("any".to_owned(), |uses| uses.to_string()),
+                if token.state == TokenState::Valid { left } else { "-".to_owned() },
+                token.name.clone().unwrap_or_default(),
+            ]
+        };
+        let header = ["ID", "ROLE", "STATE", "USES LEFT", "EXPIRES IN", "NAME"];
+        crate::say::result(format_args!("{}", render::table(&header, tokens.iter().map(row).collect())));
+    };
+    tell_list(manner, tokens, |token| token.id.to_string(), people, json);
 }

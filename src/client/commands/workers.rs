@@ -4,8 +4,8 @@ use clap::{Args, Subcommand};
 
 use super::super::connection::Session;
 use super::super::error::Failure;
-use super::super::{Format, Manner, Verbosity, render};
-use super::tell_done;
+use super::super::{Format, Manner, render};
+use super::{tell_done, tell_list};
 use crate::core::view::{WorkerInfo, WorkerState};
 use crate::say::{say, tell};
 use crate::wire;
@@ -88,32 +88,26 @@ pub(crate) async fn all(session: &mut Session) -> Result<Vec<WorkerInfo>, Failur
 }
 
 fn show_all(workers: &[WorkerInfo], manner: Manner) {
-    match (manner.format, manner.verbosity) {
-        (Format::Human, Verbosity::Quiet) => workers.iter().for_each(|worker| tell!("{}", worker.name)),
-        (Format::Human, Verbosity::Normal) if workers.is_empty() => {
+    let people = |workers: &[WorkerInfo]| {
+        if workers.is_empty() {
             tell!("no workers; join one with: clusterctl worker join HOST:PORT --token …");
+            return;
         }
-        (Format::Human, Verbosity::Normal) => {
-            crate::say::result(format_args!("{}", render::workers(workers)));
-            let silent: Vec<&str> = workers
-                .iter()
-                .filter(|worker| worker.state == WorkerState::Silent)
-                .map(|worker| worker.name.as_str())
-                .collect();
-            match silent.as_slice() {
-                [] => {}
-                [name] => say!("1 worker silent. Forget it with: clusterctl workers remove {name}"),
-                [first, ..] => say!(
-                    "{} workers silent. Forget one with: clusterctl workers remove {first}",
-                    silent.len()
-                ),
+        crate::say::result(format_args!("{}", render::workers(workers)));
+        let silent: Vec<&str> = workers
+            .iter()
+            .filter(|worker| worker.state == WorkerState::Silent)
+            .map(|worker| worker.name.as_str())
+            .collect();
+        match silent.as_slice() {
+            [] => {}
+            [name] => say!("1 worker silent. Forget it with: clusterctl workers remove {name}"),
+            [first, ..] => {
+                say!("{} workers silent. Forget one with: clusterctl workers remove {first}", silent.len());
             }
         }
-        (Format::Json, _) => {
-            tell!("{}", serde_json::Value::from(workers.iter().map(json).collect::<Vec<_>>()));
-        }
-        (Format::Ndjson, _) => workers.iter().for_each(|worker| tell!("{}", json(worker))),
-    }
+    };
+    tell_list(manner, workers, |worker| worker.name.clone(), people, json);
 }
 
 fn show_one(worker: &WorkerInfo) {

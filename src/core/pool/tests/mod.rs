@@ -162,3 +162,8 @@ fn token_wish() -> TokenWish {
 fn retrying(retries: u32) -> JobSpec {
     JobSpec { retries, ..JobSpec::new("true") }
 }
+
+/// What a worker carries whose executor has, had and knows nothing.
+fn nothing_carried() -> Carried {
+    Carried { incarnation: Incarnation(1), living: Vec::new(), ended: Vec::new(), never_started: Vec::new() }
+}

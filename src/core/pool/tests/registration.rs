@@ -24,8 +24,7 @@ fn an_executor_that_is_new_on_the_same_boot_proves_its_predecessors_attempts_dea
     let fences = started(&world.turn());
     let never_started = vec![*fences.iter().find(|fence| fence.task.job == never).unwrap()];
     world.pool.handle_disconnected(connection);
-    let carried =
-        Carried { incarnation: Incarnation(1), living: Vec::new(), ended: Vec::new(), never_started };
+    let carried = Carried { never_started, ..nothing_carried() };
 
     world.pool.register(world.now, id, ConnectionId(50), facts(2, 2, 2), vec![carried]).unwrap();
     let again = started(&world.turn());
@@ -43,12 +42,7 @@ fn an_attempt_that_never_arrived_is_sent_again_although_an_older_one_of_its_task
     world.end(connection, first, Outcome::SpawnFailed("full".into()));
     let second = started(&world.turn())[0];
     world.pool.handle_disconnected(connection);
-    let carried = Carried {
-        incarnation: Incarnation(1),
-        living: Vec::new(),
-        ended: vec![first],
-        never_started: Vec::new(),
-    };
+    let carried = Carried { ended: vec![first], ..nothing_carried() };
 
     world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
 
@@ -72,12 +66,7 @@ fn a_start_whose_report_was_lost_with_the_link_is_told_and_only_once() {
     let fence = started(&world.turn())[0];
     world.pool.watch(&world.viewer(), job).unwrap();
     world.pool.handle_disconnected(connection);
-    let carried = Carried {
-        incarnation: Incarnation(1),
-        living: vec![fence],
-        ended: Vec::new(),
-        never_started: Vec::new(),
-    };
+    let carried = Carried { living: vec![fence], ..nothing_carried() };
     world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
     assert_eq!(world.state(job), Some(TaskState::Starting));
 
@@ -92,12 +81,7 @@ fn a_start_whose_report_was_lost_with_the_link_is_told_and_only_once() {
 /// A worker that was given an attempt and comes again as `facts` say, with the journal of its executor before. The first
 /// attempt, and what is started then.
 fn come_back_with_a_journal(world: &mut World, facts: Facts, never_started: &[Fence]) -> Vec<Fence> {
-    let carried = Carried {
-        incarnation: Incarnation(1),
-        living: Vec::new(),
-        ended: Vec::new(),
-        never_started: never_started.to_vec(),
-    };
+    let carried = Carried { never_started: never_started.to_vec(), ..nothing_carried() };
     world.pool.register(world.now, WorkerId(1), ConnectionId(50), facts, vec![carried]).unwrap();
     started(&world.turn())
 }
@@ -194,12 +178,7 @@ fn what_a_worker_carries_and_nobody_wants_is_killed() {
     let (id, connection) = world.join("w1", 1);
     world.pool.handle_disconnected(connection);
     let stranger = Fence { nonce: JobNonce(5), ..Fence::default() };
-    let carried = Carried {
-        incarnation: Incarnation(1),
-        living: vec![stranger],
-        ended: Vec::new(),
-        never_started: Vec::new(),
-    };
+    let carried = Carried { living: vec![stranger], ..nothing_carried() };
 
     let told = world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
 
@@ -230,12 +209,7 @@ fn a_copy_of_a_workers_directory_is_refused_on_the_same_machine_while_the_first_
     assert_eq!(register(&mut world, 2, Vec::new()), Err(RegisterError::Copied("w1".into())));
 
     // The executor that comes after the first in its own directory has its journal.
-    let carried = Carried {
-        incarnation: Incarnation(1),
-        living: Vec::new(),
-        ended: Vec::new(),
-        never_started: Vec::new(),
-    };
+    let carried = nothing_carried();
     assert!(register(&mut world, 3, vec![carried]).is_ok());
 }
 

@@ -133,12 +133,7 @@ fn a_worker_that_returns_after_a_restart_may_still_count_on_the_longer_lease() {
     let job = world.submit(retrying(1));
     let fence = started(&world.turn())[0];
     world.restart();
-    let carried = Carried {
-        incarnation: Incarnation(1),
-        living: vec![fence],
-        ended: Vec::new(),
-        never_started: Vec::new(),
-    };
+    let carried = Carried { living: vec![fence], ..nothing_carried() };
     world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
 
     for _ in 0..2 {
