@@ -43,6 +43,13 @@ interface Pool @0xa7d0e25ac9d14b11 {
 
   cancel @6 (ids :List(UInt64), how :Types.Cancel) -> (results :List(CancelResult));
   # As `Job.cancel` of all tasks, for at most 1000 jobs; the results are in the order of the ids.
+
+  renewKey @7 (key :Data, signature :Data) -> (refused :Types.Refusal);
+  # Another key takes the place of the one that this connection was made with, for everything: that one is let in no
+  # longer, and its connections are cut, this one too, perhaps before the answer. `key` is a SubjectPublicKeyInfo in
+  # DER, of P-256; `signature` is by it, ECDSA with SHA-256 in ASN.1, of "clusterctl-renewal/1", the fingerprint by
+  # which the pool is known, that of the old key, and that of the new one. `refused` if it does not verify, or the new
+  # key is or was known to the pool.
 }
 
 interface Job @0x9c8c0a2dfb3e0b76 {
@@ -389,6 +396,11 @@ interface Admin @0xf7e61d3b0a9c5284 extends(Pool) {
   audit @8 (after :UInt64, limit :UInt32) -> (rows :List(AuditRow), newest :UInt64);
   # Rows of the audit trail after number `after`, oldest first, and the number of the newest, 0 if there is none. The
   # oldest rows are dropped when there are more than a million.
+
+  renewPoolKey @9 (answerMs :UInt64) -> (fingerprint :Data, refused :Types.Refusal);
+  # Gives the pool another key, whose fingerprint (32 bytes) it returns. The pool answers to the present one for
+  # `answerMs` from now; whoever comes by it learns of the new one by `Welcome.successions`, workers that are connected
+  # by `Worker.renewed`. `refused` if the pool has too many former keys. Durable when it returns.
 }
 
 struct AuditRow {

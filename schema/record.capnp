@@ -37,6 +37,8 @@ struct Record {
     # It was made, used, revoked, or is repeated.
     tokenForgotten @11 :UInt64;
     # The time of this token has been over for long.
+    clientRenewed @12 :ClientRenewed;
+    # A client has another key.
   }
 }
 
@@ -175,6 +177,14 @@ struct ClientState {
   # Its key and its name are kept, so that neither comes back.
 }
 
+struct ClientRenewed {
+  # A client has another key.
+  before @0 :Data;
+  # The key that it had, 32 bytes: let in no longer.
+  client @1 :ClientState;
+  # As it stands.
+}
+
 struct TokenState {
   # A token, without its secret.
   id @0 :UInt64;
@@ -237,4 +247,6 @@ enum AuditKind {
   abandoned @8;
   workerRemoved @9;
   clientRevoked @10;
+  keyRenewed @11;
+  poolKeyRenewed @12;
 }

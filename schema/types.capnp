@@ -182,4 +182,17 @@ struct Welcome {
   # The name by which the pool knows the peer.
   owner @7 :Text;
   # The owner of what the peer submits; empty for a worker.
+  successions @8 :List(Succession);
+  # If the pool had other keys: what each of them says, as long as the pool answers to it.
+}
+
+struct Succession {
+  # A former key of a pool says which one has taken its place. Whoever knows the pool by the former one verifies it, and
+  # knows the pool by the new one from then on.
+  signer @0 :Data;
+  # The former key, as a SubjectPublicKeyInfo in DER: its SHA-256 is the fingerprint by which it was known.
+  next @1 :Data;
+  # Fingerprint of the new one, 32 bytes.
+  signature @2 :Data;
+  # ECDSA of P-256 with SHA-256, in ASN.1, by the former key, of "clusterctl-succession/1" and both fingerprints.
 }

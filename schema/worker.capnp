@@ -22,6 +22,9 @@ interface Registrar @0x93c7e1b05d8a2f64 {
   # is reported, what is not listed was never started if this incarnation got it. It calls `worker` until the connection
   # ends. An older connection of the same worker is cut; a second machine with the same key is refused while the first
   # is heard.
+
+  renewKey @1 (key :Data, signature :Data) -> (refused :Types.Refusal);
+  # As `Pool.renewKey`, for the key of this worker. It need not have registered on this connection.
 }
 
 struct Facts {
@@ -166,6 +169,9 @@ interface Worker @0xe8c2b5d1f7a09346 {
 
   leaving @2 (reason :LeaveReason, leaseMs :UInt64) -> ();
   # The pool's last call: it goes. The lease of all attempts is extended once, to `leaseMs` from now.
+
+  renewed @3 (successions :List(Types.Succession)) -> ();
+  # The pool has another key, as its former ones say: `Welcome.successions` while the worker is connected.
 }
 
 enum LeaveReason {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::log::{self, LogTo};
 use super::serve::{HANDOVER, LOOK_AGAIN, PORT, find_root, worker_log};
 use super::{Global, StateArgs, block_on, internal, timing};
-use crate::client::commands::context;
+use crate::client::Manner;
+use crate::client::commands::{context, tell_done};
 use crate::client::error::Failure;
 use crate::core::checkup::Check;
 use crate::core::id::Name;
@@ -68,6 +69,22 @@ pub(super) struct WorkerDoctorArgs {
     /// Where jobs' directories would be made
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
+}
+
+/// What can be done with workers' keys.
+#[derive(Subcommand, Debug)]
+pub(super) enum WorkerIdentityAction {
+    /// Make another key, and have the pool take it for the present one; a worker that runs goes on
+    #[command(
+        after_help = "Examples:\n  clusterctl worker identity renew\n  clusterctl worker identity renew --name n1"
+    )]
+    Renew {
+        #[command(flatten)]
+        place: StateArgs,
+        /// Of this worker alone, of those that this user has on this machine
+        #[arg(long)]
+        name: Option<Name>,
+    },
 }
 
 impl JoinArgs {
@@ -141,13 +158,7 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
     match ended {
         Ok(Ending::Drained | Ending::Left) => Ok(0),
         Err(JoinError::Refused(refused)) if background && refused.code == "worker-running" => Ok(0),
-        Err(JoinError::Refused(refused)) => Err(refused.into()),
-        Err(JoinError::OtherPool { address, expected, presented }) => {
-            let refused =
-                Refusal::new("key-mismatch", format!("{address} is not the pool this token is for"));
-            Err(refused.fact("expected", format!("sha256:{expected}…")).fact("presented", presented).into())
-        }
-        Err(JoinError::Other(error)) => Err(internal(error)),
+        Err(error) => Err(failure(error)),
     }
 }
 
@@ -161,6 +172,36 @@ pub(super) async fn doctor(global: &Global, args: &WorkerDoctorArgs) -> Result<V
     let work_directory = work_directory(args.work_dir.as_ref())?;
     let route = Route { timing: timing(), proxies: global.proxies()? };
     Ok(worker::examine(&DoctorOptions { root, pool, work_directory, route }).await)
+}
+
+/// Renews keys of this user's workers.
+pub(super) async fn renew(
+    global: &Global,
+    action: &WorkerIdentityAction,
+    manner: Manner,
+) -> Result<u8, Failure> {
+    let WorkerIdentityAction::Renew { place, name } = action;
+    let global = place.over(global);
+    let route = Route { timing: timing(), proxies: global.proxies()? };
+    let renewed = worker::renew(&find_root(&global)?, name.as_ref().map(Name::as_str), &route).await;
+    for worker::Renewed { name, pool, key } in renewed.map_err(failure)? {
+        let sentence = format!("worker \"{name}\" of pool \"{pool}\" has another key: {key}");
+        let document = serde_json::json!({ "worker": name, "pool": pool, "key": key.to_string() });
+        tell_done(manner, &sentence, &key.to_string(), document);
+    }
+    Ok(0)
+}
+
+fn failure(error: JoinError) -> Failure {
+    match error {
+        JoinError::Refused(refused) => refused.into(),
+        JoinError::OtherPool { address, expected, presented } => {
+            let refused =
+                Refusal::new("key-mismatch", format!("{address} is not the pool this token is for"));
+            refused.fact("expected", format!("sha256:{expected}…")).fact("presented", presented).into()
+        }
+        JoinError::Other(error) => internal(error),
+    }
 }
 
 fn work_directory(given: Option<&PathBuf>) -> Result<PathBuf, Failure> {

@@ -12,12 +12,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use self::join::{JoinArgs, WorkerDoctorArgs};
+use self::join::{JoinArgs, WorkerDoctorArgs, WorkerIdentityAction};
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
 use crate::client::commands::{
-    self, audit, cancel, clients, context, doctor, jobs, logs, pool as pool_commands, run, token, wait,
-    workers,
+    self, audit, cancel, clients, context, doctor, identity, jobs, logs, pool as pool_commands, run, token,
+    wait, workers,
 };
 use crate::client::connection::Session;
 use crate::client::error::Failure;
@@ -144,6 +144,9 @@ enum Command {
     /// The pools that this user knows
     #[command(subcommand)]
     Context(context::ContextAction),
+    /// The key by which pools know this user
+    #[command(after_help = "Examples:\n  clusterctl identity\n  clusterctl identity renew")]
+    Identity(identity::IdentityArgs),
     #[command(hide = true)]
     Executor(ExecutorArgs),
     #[command(hide = true)]
@@ -161,6 +164,9 @@ enum PoolCommand {
     Status(StateArgs),
     /// End the pool; jobs at workers go on
     Stop(StateArgs),
+    /// The key by which the pool is known
+    #[command(subcommand)]
+    Identity(identity::PoolIdentityAction),
 }
 
 /// For commands about processes, which say where state lies behind the verb as well.
@@ -202,6 +208,9 @@ enum WorkerCommand {
         after_help = "Examples:\n  clusterctl worker doctor\n  clusterctl worker doctor head:7700 --work-dir /scratch"
     )]
     Doctor(WorkerDoctorArgs),
+    /// The keys by which pools know this user's workers
+    #[command(subcommand)]
+    Identity(WorkerIdentityAction),
 }
 
 #[derive(Args, Debug)]
@@ -268,6 +277,10 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             let checks = block_on(join::doctor(&args.place.over(&global), &args))?;
             Ok(doctor::show(&checks, manner))
         }
+        Some(Command::Worker(WorkerCommand::Identity(action))) => {
+            log::start(global.log_format, "warn", LogTo::Stderr);
+            block_on(join::renew(&global, &action, manner))
+        }
         command => {
             log::start(global.log_format, "warn", LogTo::Stderr);
             block_on(client(global, command, cli.repl, manner))
@@ -284,6 +297,10 @@ async fn client(
     if let Some(Command::Pool(PoolCommand::Status(place) | PoolCommand::Stop(place))) = &command {
         global = place.over(&global);
     }
+    if let Some(Command::Pool(PoolCommand::Identity(action))) = &command {
+        let identity::PoolIdentityAction::Renew { state, .. } = action;
+        global.state = state.clone().or(global.state);
+    }
     let surroundings = Surroundings::of_process(global.state.clone());
     if let Some(Command::Context(action)) = &command {
         if let context::ContextAction::Add { token, .. } = action {
@@ -293,6 +310,10 @@ async fn client(
         return context::context(action, &root, global.proxies()?, manner).await;
     }
     let proxies = global.proxies()?;
+    if let Some(Command::Identity(args)) = &command {
+        let root = StateRoot::find(&surroundings).map_err(|error| Failure::new("no-home", error))?;
+        return identity::identity(args, &root, proxies, manner).await;
+    }
     if let Some(Command::Doctor(place)) = &command {
         let state = place.state.clone().or(global.state);
         let checks = doctor::examine(global.pool.as_deref(), state, proxies).await;
@@ -322,9 +343,13 @@ async fn client(
         Command::Token(action) => token::token(session, &action, manner).await,
         Command::Pool(PoolCommand::Status(_)) => pool_commands::status(session, manner).await,
         Command::Pool(PoolCommand::Stop(_)) => pool_commands::stop(session, manner).await,
+        Command::Pool(PoolCommand::Identity(identity::PoolIdentityAction::Renew { overlap, .. })) => {
+            identity::renew_pool(session, overlap, manner).await
+        }
         Command::Pool(PoolCommand::Serve(_))
         | Command::Worker(_)
         | Command::Context(_)
+        | Command::Identity(_)
         | Command::Doctor(_)
         | Command::Executor(_)
         | Command::Keeper(_) => unreachable!("these are no client's"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::context::{Config, Context};
+use super::context::{Config, Context, own_key};
 use super::error::Failure;
 use super::{private_pool, render};
 use crate::core::id::{Fingerprint, Name};
@@ -15,6 +15,7 @@ use crate::net::connection::{self, Link};
 use crate::net::dial::{self, DialError, Route};
 use crate::net::key::KeyPair;
 use crate::net::proxy::Proxies;
+use crate::net::succession::present_key;
 use crate::process::clock;
 use crate::schema::pool_capnp::{StopReason, admin, client_door, pool};
 use crate::store::place::{self, StateRoot, Surroundings};
@@ -60,6 +61,8 @@ struct Live {
     pool: pool::Client,
     admin: Option<admin::Client>,
     welcome: wire::hello::Welcome,
+    /// By which the pool knows us; none by its socket.
+    key: Option<Fingerprint>,
     gone: watch::Receiver<bool>,
     link: tokio::task::JoinHandle<()>,
 }
@@ -183,6 +186,11 @@ impl Session {
         self.live.as_ref().map(|live| &live.welcome)
     }
 
+    /// The key by which the pool knows us; none by its socket, and when not connected.
+    pub fn key(&self) -> Option<Fingerprint> {
+        self.live.as_ref()?.key
+    }
+
     /// Becomes true when the present connection is lost.
     pub fn gone(&self) -> Option<watch::Receiver<bool>> {
         self.live.as_ref().map(|live| live.gone.clone())
@@ -243,23 +251,73 @@ impl Session {
             Target::Local(_, state) => dial::dial_local(&place::socket_path(state))
                 .await
                 .map_err(|error| self.failure(error, "its socket"))?,
-            Target::Remote(_, context) => {
-                let address = context.address.clone().unwrap_or_default();
-                let key = KeyPair::load_or_create(&self.root.client().join("key"))
-                    .map_err(|error| Failure::new("key-file", error))?;
-                let expected = context.fingerprint().ok_or_else(|| {
-                    Failure::new("config", format!("the context \"{}\" has no key", self.target.name()))
-                })?;
-                dial::dial(&address, &key, expected, &self.route)
-                    .await
-                    .map_err(|error| self.failure(error, &address))?
+            Target::Remote(name, context) => {
+                let (name, context) = (name.clone(), context.clone());
+                return self.connect_by_key(&name, &context).await;
             }
         };
-        let live = self.hello(connection).await?;
+        let live = self.hello(connection, None).await?;
         if self.target == Target::Private && live.welcome.hello.build != crate::build() {
             return self.succeed(live).await;
         }
         Ok(live)
+    }
+
+    /// Over the network, by the key that the pool knows: while it is being replaced that is the present or the next one.
+    async fn connect_by_key(&mut self, name: &str, context: &Context) -> Result<Live, Failure> {
+        let file = own_key(&self.root);
+        let mut tried = Vec::new();
+        let mut unknown = None;
+        while let Some(key) = file.untried(&tried)? {
+            tried.push(key.fingerprint());
+            match self.try_key(&key, context).await {
+                Err(failure) if failure.refusal.code == "auth-unknown-key" => unknown = Some(failure),
+                Err(failure) if failure.refusal.code == "key-mismatch" => {
+                    // Another command may have learnt of the pool's new key.
+                    let known = Config::load()?.contexts.remove(name);
+                    let Some(known) = known.filter(|known| known != context) else { return Err(failure) };
+                    self.target = Target::Remote(name.to_owned(), known.clone());
+                    return self.try_key(&key, &known).await;
+                }
+                other => return other,
+            }
+        }
+        Err(unknown.expect("there is a key to try"))
+    }
+
+    async fn try_key(&mut self, key: &KeyPair, context: &Context) -> Result<Live, Failure> {
+        let address = context.address.clone().unwrap_or_default();
+        let expected = context.fingerprint().ok_or_else(|| {
+            Failure::new("config", format!("the context \"{}\" has no key", self.target.name()))
+        })?;
+        let dialled = dial::dial(&address, key, expected, &self.route).await;
+        let connection = dialled.map_err(|error| self.failure(error, &address))?;
+        let live = self.hello(connection, Some(key.fingerprint())).await?;
+        let present = present_key(expected, &live.welcome.successions);
+        if present != expected {
+            if let Err(failure) = Config::renew_pool_key(expected, present) {
+                // It is told again the next time.
+                tracing::warn!("cannot remember the pool's new key: {}", failure.refusal.message);
+            }
+            if let Target::Remote(_, context) = &mut self.target {
+                context.set_fingerprint(present);
+            }
+        }
+        Ok(live)
+    }
+
+    /// Connects anew to a pool on the network, by this key alone.
+    ///
+    /// # Errors
+    /// As for `pool`.
+    pub async fn connect_as(&mut self, key: &KeyPair) -> Result<(), Failure> {
+        let Target::Remote(_, context) = &self.target else {
+            return Err(Failure::new("usage", "a pool on this machine knows nobody by a key"));
+        };
+        let context = context.clone();
+        self.live = None;
+        self.live = Some(self.try_key(key, &context).await?);
+        Ok(())
     }
 
     /// A private pool of another build makes room when nobody needs it: the next connection starts one of ours.
@@ -282,7 +340,11 @@ impl Session {
         Err(Failure::new("unreachable", "the private pool of another build makes room"))
     }
 
-    async fn hello(&self, connection: connection::Connection) -> Result<Live, Failure> {
+    async fn hello(
+        &self,
+        connection: connection::Connection,
+        key: Option<Fingerprint>,
+    ) -> Result<Live, Failure> {
         let (door, link): (client_door::Client, Link) = connection::dialled(connection, clock::boottime);
         let state = link.state();
         let (went, gone) = watch::channel(false);
@@ -319,7 +381,7 @@ impl Session {
         }
         let admin = answer.has_admin().then(|| answer.get_admin()).transpose()?;
         let welcome = wire::hello::read_welcome(answer.get_welcome()?)?;
-        Ok(Live { pool: answer.get_pool()?, admin, welcome, gone, link })
+        Ok(Live { pool: answer.get_pool()?, admin, welcome, key, gone, link })
     }
 
     fn failure(&self, error: DialError, address: &str) -> Failure {

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Failure;
 use crate::core::id::Fingerprint;
+use crate::net::key::KeyFile;
+use crate::store::place::StateRoot;
 
 /// What is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,11 @@ impl Context {
         let bytes = data_encoding::HEXLOWER.decode(self.key.as_ref()?.as_bytes()).ok()?;
         Some(Fingerprint(bytes.try_into().ok()?))
     }
+
+    /// The pool is known by this key from now on.
+    pub fn set_fingerprint(&mut self, key: Fingerprint) {
+        self.key = Some(data_encoding::HEXLOWER.encode(&key.0));
+    }
 }
 
 impl Config {
@@ -59,6 +66,17 @@ impl Config {
         }
     }
 
+    /// A pool is known by another key from now on, wherever it is known.
+    ///
+    /// # Errors
+    /// As for `load` and `save`.
+    pub fn renew_pool_key(before: Fingerprint, after: Fingerprint) -> Result<(), Failure> {
+        let mut config = Self::load()?;
+        let known = config.contexts.values_mut().filter(|known| known.fingerprint() == Some(before));
+        known.for_each(|known| known.set_fingerprint(after));
+        config.save()
+    }
+
     /// Writes it, whole or not at all.
     ///
     /// # Errors
@@ -73,6 +91,11 @@ impl Config {
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     }
+}
+
+/// The one key of this user, for every pool.
+pub fn own_key(root: &StateRoot) -> KeyFile {
+    KeyFile::new(root.client().join("key"))
 }
 
 /// Where it lies.

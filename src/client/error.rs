@@ -8,6 +8,7 @@
 //! ```
 
 use crate::core::refusal::Refusal;
+use crate::net::key::KeyError;
 use crate::say::say;
 
 /// The code of what somebody broke off.
@@ -108,6 +109,12 @@ impl From<capnp::Error> for Failure {
             capnp::ErrorKind::Disconnected => Self::new("unreachable", "the connection to the pool was lost"),
             _ => Self::new("internal", format!("internal error (please report): {error}")),
         }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        Self::new("key-file", error)
     }
 }
 

@@ -47,11 +47,15 @@ pub enum AuditKind {
     WorkerRemoved,
     /// A client was revoked for good.
     ClientRevoked,
+    /// A worker or a client replaced its own key.
+    KeyRenewed,
+    /// The pool has another key.
+    PoolKeyRenewed,
 }
 
 impl AuditKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Enrolled,
         Self::NotEnrolled,
         Self::Connected,
@@ -63,6 +67,8 @@ impl AuditKind {
         Self::Abandoned,
         Self::WorkerRemoved,
         Self::ClientRevoked,
+        Self::KeyRenewed,
+        Self::PoolKeyRenewed,
     ];
 
     /// The words that people and scripts read.
@@ -79,6 +85,8 @@ impl AuditKind {
             Self::Abandoned => "abandoned",
             Self::WorkerRemoved => "worker removed",
             Self::ClientRevoked => "client revoked",
+            Self::KeyRenewed => "key renewed",
+            Self::PoolKeyRenewed => "pool key renewed",
         }
     }
 }

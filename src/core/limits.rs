@@ -91,6 +91,8 @@ pub const REQUESTS_REMEMBERED_MAX: usize = 100_000;
 pub const ENROL_MESSAGE_BYTES_MAX: usize = 4096;
 /// The head of a proxy's answer, in bytes.
 pub const PROXY_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Former keys that a pool answers to.
+pub const FORMER_KEYS_MAX: usize = 8;
 /// Unspent tokens of a pool.
 pub const TOKENS_MAX: usize = 10_000;
 /// Keys that a token may be bound to let in: it remembers each of them.

@@ -22,6 +22,7 @@ pub mod range;
 pub mod record;
 pub mod refusal;
 pub mod scheduler;
+pub mod succession;
 pub mod time;
 pub mod timing;
 pub mod view;

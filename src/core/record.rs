@@ -58,10 +58,18 @@ pub enum Record {
     },
     /// A job as it stands: repeated so that the log before it may go.
     Job(Box<JobState>),
-    /// A worker as it stands: its joining, its removal, a change of what it said of itself, or a repetition.
+    /// A worker as it stands: its joining, its removal, a change of its key or of what it said of itself, or a
+    /// repetition.
     Worker(WorkerState),
     /// A client's key was let in (or is repeated).
     Client(ClientState),
+    /// A client has another key from now on.
+    ClientRenewed {
+        /// The key that it had, which is let in no longer.
+        before: Fingerprint,
+        /// As it stands, with the new one.
+        client: ClientState,
+    },
     /// A token as it stands: made, spent once more, revoked, or repeated.
     Token(TokenState),
     /// A token is gone: it expired or was revoked long ago.
@@ -85,6 +93,7 @@ impl Record {
             | Self::PutBack { .. }
             | Self::Worker(_)
             | Self::Client(_)
+            | Self::ClientRenewed { .. }
             | Self::Token(_)
             | Self::TokenForgotten(_) => 0,
         };

@@ -38,6 +38,12 @@ impl Sub<Duration> for Timestamp {
 pub struct WallTime(pub i64);
 
 impl WallTime {
+    /// So much later.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// How long before `now` this was, as people say it: `3m ago`.
     pub fn ago(self, now: WallTime) -> String {
         let seconds = u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0) / 1000;

@@ -111,7 +111,7 @@ pub(super) async fn dial_tls(
     let config = Arc::new(tls::client_config(key, expected, alpn).map_err(DialError::Own)?);
     let began = tokio::time::Instant::now();
     loop {
-        match try_tls(address, Arc::clone(&config), alpn, route).await {
+        match try_tls(address, (Arc::clone(&config), tls::server_name(expected)), alpn, route).await {
             Err(Closed::Silently(_)) if began.elapsed() < route.timing.dial_connect => {
                 tokio::time::sleep(pause()).await;
             }
@@ -145,7 +145,7 @@ fn pause() -> Duration {
 
 async fn try_tls(
     address: &str,
-    config: Arc<rustls::ClientConfig>,
+    (config, name): (Arc<rustls::ClientConfig>, ServerName<'static>),
     alpn: &'static [u8],
     route: &Route,
 ) -> Result<TlsStream<TcpStream>, Closed> {
@@ -163,8 +163,6 @@ async fn try_tls(
         },
     };
     tune(&stream).map_err(|error| unreachable(error.to_string()))?;
-    // The name is never looked at: keys are.
-    let name = ServerName::try_from("clusterctl").expect("a constant that is a name");
     let handshake = TlsConnector::from(config).connect(name, stream);
     let stream = match tokio::time::timeout(timing.handshake, handshake).await {
         Err(_) => return Err(DialError::NoPool("it does not answer to TLS".to_owned()).into()),

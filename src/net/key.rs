@@ -1,9 +1,9 @@
-//! The key of a pool, a worker or a client: made once, kept in a file of its user's alone, and all that it is known by.
+//! The key of a pool, a worker or a client: kept in a file of its user's alone, and all that it is known by.
 
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use rcgen::PublicKeyData;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -37,18 +37,25 @@ impl KeyPair {
     /// # Errors
     /// When it cannot be read or made, or when others can read it.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        let failed = |error| KeyError::Io(path.to_owned(), error);
-        match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
-            Err(error) => return Err(failed(error)),
-            Ok(_) => {}
+        match Self::load(path) {
+            Err(KeyError::Io(_, error)) if error.kind() == io::ErrorKind::NotFound => {}
+            loaded => return loaded,
         }
+        create(path)?;
+        Self::load(path)
+    }
+
+    /// The key in a file.
+    ///
+    /// # Errors
+    /// When there is none, it cannot be read, or others can read it.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        let failed = |error| KeyError::Io(path.to_owned(), error);
         if fs::metadata(path).map_err(failed)?.mode() & 0o077 != 0 {
             return Err(KeyError::Exposed(path.to_owned()));
         }
         let pem = fs::read_to_string(path).map_err(failed)?;
-        let unreadable = |error: rcgen::Error| KeyError::Unreadable(path.to_owned(), error.to_string());
-        Self::of(rcgen::KeyPair::from_pem(&pem).map_err(unreadable)?).map_err(unreadable)
+        Self::from_pem(&pem).map_err(|error| KeyError::Unreadable(path.to_owned(), error.to_string()))
     }
 
     /// A key that is kept nowhere.
@@ -73,12 +80,113 @@ impl KeyPair {
         self.fingerprint
     }
 
+    /// Its public half as a SubjectPublicKeyInfo in DER.
+    pub(super) fn info(&self) -> Vec<u8> {
+        self.key.subject_public_key_info()
+    }
+
+    pub(super) fn signing_key(&self) -> &impl rcgen::SigningKey {
+        &self.key
+    }
+
+    pub(super) fn to_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    pub(super) fn from_pem(pem: &str) -> Result<Self, rcgen::Error> {
+        Self::of(rcgen::KeyPair::from_pem(pem)?)
+    }
+
     pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![self.certificate.clone()]
     }
 
     pub(super) fn private(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
+    }
+}
+
+/// The file of a holder's key, and beside it, while it is being replaced, the next one. Whoever dials tries both: which
+/// of them a pool knows tells only that pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFile(PathBuf);
+
+impl KeyFile {
+    /// A key by its file.
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The key; made if there is none.
+    ///
+    /// # Errors
+    /// As for `KeyPair::load_or_create`.
+    pub fn present(&self) -> Result<KeyPair, KeyError> {
+        KeyPair::load_or_create(&self.0)
+    }
+
+    /// The one that is to take its place, if one is.
+    ///
+    /// # Errors
+    /// As for `KeyPair::load`.
+    pub fn next(&self) -> Result<Option<KeyPair>, KeyError> {
+        match KeyPair::load(&self.next_path()) {
+            Err(KeyError::Io(_, error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            loaded => loaded.map(Some),
+        }
+    }
+
+    /// Makes the next one; one that was made before, and has not taken its place everywhere, is the next one still.
+    ///
+    /// # Errors
+    /// As for `KeyPair::load_or_create`.
+    pub fn prepare_next(&self) -> Result<KeyPair, KeyError> {
+        KeyPair::load_or_create(&self.next_path())
+    }
+
+    /// The next one takes the place of the present one, which is gone.
+    ///
+    /// # Errors
+    /// The operating system's own.
+    pub fn promote_next(&self) -> Result<(), KeyError> {
+        fs::rename(self.next_path(), &self.0).map_err(|error| KeyError::Io(self.0.clone(), error))
+    }
+
+    /// Neither is there any longer.
+    ///
+    /// # Errors
+    /// The operating system's own.
+    pub fn remove(&self) -> io::Result<()> {
+        for path in [&self.next_path(), &self.0] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The first of present and next that was not tried yet. It is read anew: another process may be replacing it.
+    ///
+    /// # Errors
+    /// As for `KeyPair::load_or_create`.
+    pub fn untried(&self, tried: &[Fingerprint]) -> Result<Option<KeyPair>, KeyError> {
+        // In this order, so that a key that moves from the one place to the other meanwhile is met in one of them.
+        let next = self.next()?;
+        let keys = [Some(self.present()?), next];
+        Ok(keys.into_iter().flatten().find(|key| !tried.contains(&key.fingerprint())))
+    }
+
+    fn next_path(&self) -> PathBuf {
+        let mut path = self.0.clone().into_os_string();
+        path.push(".next");
+        path.into()
+    }
+}
+
+impl fmt::Display for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
     }
 }
 
@@ -120,6 +228,24 @@ mod tests {
 
         assert_eq!(KeyPair::load_or_create(&path).unwrap().fingerprint(), first);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn while_a_key_is_replaced_both_are_tried() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(directory.path().join("key"));
+        let untried = |tried: &[Fingerprint]| file.untried(tried).unwrap().map(|key| key.fingerprint());
+        let first = file.present().unwrap().fingerprint();
+        assert_eq!(untried(&[first]), None);
+
+        let second = file.prepare_next().unwrap().fingerprint();
+        assert_eq!(file.prepare_next().unwrap().fingerprint(), second);
+        assert_eq!(untried(&[]), Some(first));
+        assert_eq!(untried(&[first]), Some(second));
+        file.promote_next().unwrap();
+
+        assert_eq!(untried(&[first]), Some(second));
+        assert_eq!(untried(&[second]), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 use super::anteroom::{Anteroom, Place};
 use super::connection::{Connection, Peer};
 use super::dial::tune;
-use super::key::KeyPair;
+use super::keyring::Keyring;
 use super::metered::Metered;
 use super::tls::{self, Admits};
 use crate::core::id::Fingerprint;
@@ -52,16 +52,16 @@ impl Door {
     /// A door that lets in by work whom `admits` says, and everybody to enrolment. Until then they are in the anteroom.
     ///
     /// # Errors
-    /// When the key cannot be used.
+    /// When no TLS can be spoken.
     pub fn new(
-        key: &KeyPair,
+        keys: &Arc<Keyring>,
         admits: Admits,
         timing: Timing,
         anteroom: Anteroom,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
-            work: Arc::new(tls::work_config(key, admits)?),
-            enrol: Arc::new(tls::enrol_config(key)?),
+            work: Arc::new(tls::work_config(Arc::clone(keys), admits)?),
+            enrol: Arc::new(tls::enrol_config(Arc::clone(keys))?),
             timing,
             anteroom,
         })

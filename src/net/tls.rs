@@ -16,12 +16,18 @@ use rustls::{
 };
 
 use super::key::{KeyPair, fingerprint_of};
+use super::keyring::Keyring;
 use crate::core::id::Fingerprint;
 
 /// Protocol of a connection of somebody who is known.
 pub const ALPN_WORK: &[u8] = b"clusterctl/1";
 /// Protocol of a key that wants to become known.
 pub const ALPN_ENROL: &[u8] = b"clusterctl-enroll/1";
+
+/// As much of a fingerprint as a token has.
+const NAMED_BYTES: usize = 16;
+/// Behind that in a server's name: a domain that nobody has.
+const NAME_SUFFIX: &str = ".clusterctl.invalid";
 
 /// Tells whether a key is let in. Asked at each handshake.
 pub type Admits = Arc<dyn Fn(&Fingerprint) -> bool + Send + Sync>;
@@ -65,26 +71,26 @@ impl std::error::Error for OtherKey {}
 /// For connections of keys that are known.
 ///
 /// # Errors
-/// When the key cannot be used.
-pub fn work_config(key: &KeyPair, admits: Admits) -> Result<ServerConfig, Error> {
-    server_config(key, admits, ALPN_WORK)
+/// When no TLS can be spoken.
+pub fn work_config(keys: Arc<Keyring>, admits: Admits) -> Result<ServerConfig, Error> {
+    server_config(keys, admits, ALPN_WORK)
 }
 
 /// For keys that want to become known: any is heard.
 ///
 /// # Errors
-/// When the key cannot be used.
-pub fn enrol_config(key: &KeyPair) -> Result<ServerConfig, Error> {
-    server_config(key, Arc::new(|_| true), ALPN_ENROL)
+/// When no TLS can be spoken.
+pub fn enrol_config(keys: Arc<Keyring>) -> Result<ServerConfig, Error> {
+    server_config(keys, Arc::new(|_| true), ALPN_ENROL)
 }
 
-fn server_config(key: &KeyPair, admits: Admits, alpn: &[u8]) -> Result<ServerConfig, Error> {
+fn server_config(keys: Arc<Keyring>, admits: Admits, alpn: &[u8]) -> Result<ServerConfig, Error> {
     let provider = provider();
     let verifier = Arc::new(ClientKeys { provider: Arc::clone(&provider), admits });
     let mut config = ServerConfig::builder_with_details(provider, Arc::new(NoTime))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(key.chain(), key.private())?;
+        .with_cert_resolver(keys);
     config.alpn_protocols = vec![alpn.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -105,8 +111,26 @@ pub fn client_config(key: &KeyPair, expected: Expected, alpn: &[u8]) -> Result<C
         .with_client_auth_cert(key.chain(), key.private())?;
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
-    config.enable_sni = false;
+    config.enable_sni = expected != Expected::Anyone;
     Ok(config)
+}
+
+/// What a server is called by whoever expects a key of it: by that a pool that had another key before knows by which one
+/// it is meant. No name of a host, and looked up nowhere.
+pub fn server_name(expected: Expected) -> ServerName<'static> {
+    let start = match expected {
+        Expected::Key(key) => key.0[..NAMED_BYTES].to_vec(),
+        Expected::Prefix(prefix) => prefix.to_vec(),
+        Expected::Anyone => Vec::new(),
+    };
+    let name = format!("{}{NAME_SUFFIX}", data_encoding::HEXLOWER.encode(&start));
+    ServerName::try_from(name.trim_start_matches('.').to_owned()).expect("hexadecimal digits are a name")
+}
+
+/// How the fingerprint of the key begins that a server's name means.
+pub(super) fn meant_by(name: &str) -> Option<[u8; NAMED_BYTES]> {
+    let start = data_encoding::HEXLOWER.decode(name.strip_suffix(NAME_SUFFIX)?.as_bytes()).ok()?;
+    start.try_into().ok()
 }
 
 /// The key that a certificate is over.
@@ -114,7 +138,7 @@ pub(super) fn key_of(certificate: &CertificateDer<'_>) -> Result<Fingerprint, Er
     Ok(fingerprint_of(&ParsedCertificate::try_from(certificate)?.subject_public_key_info()))
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

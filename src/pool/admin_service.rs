@@ -1,9 +1,11 @@
 //! What the pool's own user may do beside what every client may: tokens, local workers, removals, the end.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::client_service::PoolService;
 use super::refused::bad_request;
+use super::renewing::renew_pool_key;
 use super::shared::Stop;
 use super::worker_service::Registrar;
 use crate::core::id::{Name, TokenId};
@@ -41,7 +43,7 @@ impl admin::Server for PoolService {
             .await?;
         match made {
             Ok(Some(info)) => {
-                let token = Token::new(role, &self.shared().info.fingerprint, info.id, secret);
+                let token = Token::new(role, &self.shared().keys.present(), info.id, secret);
                 results.get().set_token(token.to_string());
                 wire::token::write_info(&info, results.get().init_info());
             }
@@ -185,6 +187,19 @@ impl admin::Server for PoolService {
             to.set_before(&row.before);
             to.set_body(&row.body);
             to.set_chain(&row.chain);
+        }
+        Ok(())
+    }
+
+    async fn renew_pool_key(
+        self: Rc<Self>,
+        params: admin::RenewPoolKeyParams,
+        mut results: admin::RenewPoolKeyResults,
+    ) -> Result<(), capnp::Error> {
+        let answer = Duration::from_millis(params.get()?.get_answer_ms());
+        match renew_pool_key(self.shared(), &self.viewer, answer).await? {
+            Ok(key) => results.get().set_fingerprint(&key.0),
+            Err(refused) => wire::refusal::write(&refused, results.get().init_refused()),
         }
         Ok(())
     }

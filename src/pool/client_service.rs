@@ -11,6 +11,7 @@ use super::held::Held;
 use super::hello::{check_hello, welcome};
 use super::job_service::JobService;
 use super::refused::{bad_request, no_such_job};
+use super::renewing::renew_key;
 use super::shard::Presence;
 use super::shared::{Local, Shared};
 use super::submitting::{read_request, submit};
@@ -260,7 +261,7 @@ impl pool::Server for PoolService {
             build: crate::build().to_owned(),
             output_bytes,
             output_limit_bytes,
-            fingerprint: info.fingerprint,
+            fingerprint: self.shared().keys.present(),
             newest: load.newest,
         };
         wire::status::write(&status, results.get().init_status());
@@ -280,6 +281,20 @@ impl pool::Server for PoolService {
         for (n, id) in (0..).zip(ids.iter()) {
             let service = self.service(JobId(id));
             service.cancel_into(Vec::new(), how, list.reborrow().get(n)).await?;
+        }
+        Ok(())
+    }
+
+    async fn renew_key(
+        self: Rc<Self>,
+        params: pool::RenewKeyParams,
+        mut results: pool::RenewKeyResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let said = wire::succession::read_renewal(params.get_key(), params.get_signature())?;
+        let renewed = renew_key(self.shared(), self.connection, self.viewer.source(), said).await?;
+        if let Some(refused) = renewed {
+            wire::refusal::write(&refused, results.get().init_refused());
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ pub(super) async fn enrol(
             place.is_known();
             tracing::info!(name = %granted.name, key = %format!("{key:.4}"), "a key was let in");
             EnrolAnswer::Granted(Enrolled {
-                pool_key: shared.info.fingerprint,
+                pool_key: shared.keys.present(),
                 pool: shared.info.name.clone(),
                 name: granted.name,
                 owner: granted.owner,

@@ -24,11 +24,12 @@ pub(super) fn welcome(shared: &Shared, you: &str, owner: &str, to: types_capnp::
     let welcome = wire::hello::Welcome {
         hello: wire::hello::Hello::ours(),
         pool: shared.info.name.clone(),
-        fingerprint: shared.info.fingerprint,
+        fingerprint: shared.keys.present(),
         boot_id: shared.info.boot_id.clone(),
         uid: shared.info.uid,
         you: you.to_owned(),
         owner: owner.to_owned(),
+        successions: shared.keys.successions(),
     };
     wire::hello::write_welcome(&welcome, to);
 }

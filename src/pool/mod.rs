@@ -14,6 +14,7 @@ mod job_service;
 mod options;
 mod peers;
 mod refused;
+mod renewing;
 mod shard;
 mod shared;
 mod submitting;
@@ -44,7 +45,7 @@ use crate::core::limits;
 use crate::core::pool::{Host, Pool};
 use crate::net::anteroom::Anteroom;
 use crate::net::budget::Budget;
-use crate::net::key::KeyPair;
+use crate::net::keyring::Keyring;
 use crate::net::listen::{self, Door};
 use crate::process::{clock, facts, limit};
 use crate::store::lock::StateLock;
@@ -61,7 +62,6 @@ const SHARDS_MAX: usize = 4;
 /// A pool that has its state and its addresses, and serves nobody yet.
 pub struct Opened {
     shared: Shared,
-    key: Arc<KeyPair>,
     sockets: Sockets,
     threads: Threads,
     options: ServeOptions,
@@ -99,14 +99,13 @@ pub fn open(options: ServeOptions) -> anyhow::Result<Opened> {
     }
     let state = root.pool(&name);
     let lock = StateLock::acquire(&state)?;
-    let key = Arc::new(KeyPair::load_or_create(&state.join("key"))?);
+    let keys = Arc::new(Keyring::open(&state, clock::wall)?);
     let socket_path = place::socket_path(&state);
     place::prepare_socket(&socket_path)?;
     let network = options.listen.as_deref().map(bind).transpose()?;
     let listening = network.as_ref().and_then(|listener| listener.local_addr().ok()).map(|at| at.to_string());
     let info = PoolInfo {
         name: name.as_str().to_owned(),
-        fingerprint: key.fingerprint(),
         state: state.clone(),
         boot_id: facts::boot_id(),
         uid: facts::uid(),
@@ -114,7 +113,7 @@ pub fn open(options: ServeOptions) -> anyhow::Result<Opened> {
         listening: listening.clone(),
         since: clock::wall(),
     };
-    let (shared, threads) = start_threads(&options, info)?;
+    let (shared, threads) = start_threads(&options, info, keys)?;
     let local = {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let _guard = runtime.enter();
@@ -123,15 +122,7 @@ pub fn open(options: ServeOptions) -> anyhow::Result<Opened> {
         listener.into_std()?
     };
     Endpoint { listen: listening, socket: socket_path.clone() }.write(&state)?;
-    Ok(Opened {
-        shared,
-        key,
-        sockets: Sockets { local, network },
-        threads,
-        options,
-        socket_path,
-        _lock: lock,
-    })
+    Ok(Opened { shared, sockets: Sockets { local, network }, threads, options, socket_path, _lock: lock })
 }
 
 impl Opened {
@@ -142,7 +133,7 @@ impl Opened {
             name: info.name.clone(),
             state: info.state.clone(),
             listening: info.listening.clone(),
-            fingerprint: info.fingerprint,
+            fingerprint: self.shared.keys.present(),
         }
     }
 
@@ -151,13 +142,13 @@ impl Opened {
     /// # Errors
     /// When a commit failed: what was shown is durable, what was not may be lost.
     pub fn serve(self) -> anyhow::Result<()> {
-        let Self { shared, key, sockets, mut threads, options, socket_path, _lock } = self;
+        let Self { shared, sockets, mut threads, options, socket_path, _lock } = self;
         // Not before: a worker that is started beside us hands on what it finds.
         limit::raise_files();
         let shards = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
         for n in 0..shards {
-            let (shared, key, sockets) = (shared.clone(), Arc::clone(&key), sockets.try_clone()?);
-            threads.start(&format!("net-{n}"), move || run_shard(shared, &key, sockets))?;
+            let (shared, sockets) = (shared.clone(), sockets.try_clone()?);
+            threads.start(&format!("net-{n}"), move || run_shard(shared, sockets))?;
         }
         drop(sockets);
         let idle_after = (options.mode == Mode::Background).then_some(options.timing.idle_exit);
@@ -183,7 +174,11 @@ impl Sockets {
 }
 
 /// Loads the state, and starts the threads of core, store and output.
-fn start_threads(options: &ServeOptions, info: PoolInfo) -> anyhow::Result<(Shared, Threads)> {
+fn start_threads(
+    options: &ServeOptions,
+    info: PoolInfo,
+    keys: Arc<Keyring>,
+) -> anyhow::Result<(Shared, Threads)> {
     let mut store = SqliteStore::open(&info.state)?;
     let epoch = store.acquire()?;
     let host = Host { boot_id: info.boot_id.clone(), uid: info.uid, owner: info.owner.clone() };
@@ -213,6 +208,7 @@ fn start_threads(options: &ServeOptions, info: PoolInfo) -> anyhow::Result<(Shar
         pool: handle,
         peers,
         identities,
+        keys,
         output,
         secrets,
         info: Arc::new(info),
@@ -226,7 +222,7 @@ fn start_threads(options: &ServeOptions, info: PoolInfo) -> anyhow::Result<(Shar
     Ok((shared, threads))
 }
 
-fn run_shard(shared: Shared, key: &KeyPair, sockets: Sockets) -> anyhow::Result<()> {
+fn run_shard(shared: Shared, sockets: Sockets) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let history = SqliteStore::history(&shared.info.state)?;
     tokio::task::LocalSet::new().block_on(&runtime, async move {
@@ -239,7 +235,7 @@ fn run_shard(shared: Shared, key: &KeyPair, sockets: Sockets) -> anyhow::Result<
                 let admits = Arc::new(move |key: &crate::core::id::Fingerprint| {
                     identities.read().is_ok_and(|identities| identities.contains_key(key))
                 });
-                let door = Door::new(key, admits, shared.timing, shared.anteroom.clone())?;
+                let door = Door::new(&shared.keys, admits, shared.timing, shared.anteroom.clone())?;
                 Some((TcpListener::from_std(listener)?, door))
             }
         };

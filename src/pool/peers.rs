@@ -21,6 +21,8 @@ pub(super) enum ToPeer {
     Start(Start),
     /// Attempts to end.
     Cancel(Vec<(Fence, Cancel)>),
+    /// The pool has another key.
+    Renewed,
     /// It was removed: the last that it is told.
     Removed,
 }
@@ -82,6 +84,20 @@ impl Peers {
         keys.iter().map(|key| of_key.get(key).copied().unwrap_or_default()).collect()
     }
 
+    /// Tells every worker that is connected.
+    pub(super) fn tell_workers(&self, what: &ToPeer) {
+        let mut known = self.known();
+        let workers = known.connections.iter().filter(|(_, line)| line.pump.is_some());
+        for id in workers.map(|(id, _)| *id).collect::<Vec<_>>() {
+            known.give(id, what.clone());
+        }
+    }
+
+    /// The key that a connection was made with; none by the socket.
+    pub(super) fn key_of(&self, id: ConnectionId) -> Option<Fingerprint> {
+        self.known().connections.get(&id)?.key
+    }
+
     pub(super) fn disconnected(&self, id: ConnectionId) {
         self.known().connections.remove(&id);
     }
@@ -119,6 +135,12 @@ impl Peers {
                 Effect::Expel(key) => {
                     identities.write().expect("nobody panics with the identities").remove(&key);
                     known.dismiss_key(key);
+                }
+                Effect::Renew { before, after, identity } => {
+                    let mut identities = identities.write().expect("nobody panics with the identities");
+                    identities.remove(&before);
+                    identities.insert(after, identity);
+                    known.cut_key(before);
                 }
                 Effect::EraseSecrets(id) => {
                     if let Err(error) = self.secrets.erase(id) {
@@ -169,9 +191,20 @@ impl Known {
     }
 
     fn dismiss_key(&mut self, key: Fingerprint) {
-        let of_key = self.connections.iter().filter(|(_, line)| line.key == Some(key));
-        for id in of_key.map(|(id, _)| *id).collect::<Vec<_>>() {
+        for id in self.of_key(key) {
             self.dismiss(id);
         }
+    }
+
+    /// Whose key it was dials again, with another one.
+    fn cut_key(&mut self, key: Fingerprint) {
+        for id in self.of_key(key) {
+            self.cut(id);
+        }
+    }
+
+    fn of_key(&self, key: Fingerprint) -> Vec<ConnectionId> {
+        let of_key = self.connections.iter().filter(|(_, line)| line.key == Some(key));
+        of_key.map(|(id, _)| *id).collect()
     }
 }

@@ -9,11 +9,12 @@ use tokio::sync::watch;
 
 use super::driver::PoolHandle;
 use super::peers::{Identities, Peers};
-use crate::core::id::{ConnectionId, Fingerprint};
+use crate::core::id::ConnectionId;
 use crate::core::time::WallTime;
 use crate::core::timing::Timing;
 use crate::net::anteroom::Anteroom;
 use crate::net::budget::Budget;
+use crate::net::keyring::Keyring;
 use crate::store::output_thread::OutputHandle;
 use crate::store::secrets::Secrets;
 use crate::store::sqlite::SqliteHistory;
@@ -23,7 +24,6 @@ use crate::store::{History, StoreError};
 #[derive(Clone, Debug)]
 pub(super) struct PoolInfo {
     pub(super) name: String,
-    pub(super) fingerprint: Fingerprint,
     pub(super) state: std::path::PathBuf,
     pub(super) boot_id: String,
     pub(super) uid: u32,
@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) pool: PoolHandle,
     pub(super) peers: Peers,
     pub(super) identities: Identities,
+    /// What the pool is known by.
+    pub(super) keys: Arc<Keyring>,
     pub(super) output: OutputHandle,
     pub(super) secrets: Secrets,
     pub(super) info: Arc<PoolInfo>,

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::hello::{check_hello, welcome};
 use super::peers::ToPeer;
+use super::renewing::renew_key;
 use super::shared::{Local, Stop};
 use crate::core::attempt::AttemptEnd;
 use crate::core::audit::AuditKind;
@@ -128,6 +129,19 @@ impl registrar::Server for Registrar {
         registered.set_heartbeat(capnp_rpc::new_client(Heartbeat(member)));
         Ok(())
     }
+
+    async fn renew_key(
+        self: Rc<Self>,
+        params: registrar::RenewKeyParams,
+        mut results: registrar::RenewKeyResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let said = wire::succession::read_renewal(params.get_key(), params.get_signature())?;
+        if let Some(refused) = renew_key(&self.local.shared, self.connection, &self.source, said).await? {
+            wire::refusal::write(&refused, results.get().init_refused());
+        }
+        Ok(())
+    }
 }
 
 fn register_refusal(error: &RegisterError) -> Refusal {
@@ -145,6 +159,10 @@ fn register_refusal(error: &RegisterError) -> Refusal {
 async fn pump(member: Rc<Member>, worker: worker::Client, mut orders: mpsc::Receiver<ToPeer>) {
     let mut calls = JoinSet::new();
     let mut waiting = VecDeque::new();
+    // It may have come by a former key, also just before the pool had another one.
+    if !member.local.shared.keys.successions().is_empty() {
+        waiting.push_back(ToPeer::Renewed);
+    }
     let stopping = member.local.shared.stopping();
     tokio::pin!(stopping);
     loop {
@@ -190,6 +208,7 @@ fn send(member: &Member, worker: &worker::Client, waiting: &mut VecDeque<ToPeer>
     while !waiting.is_empty() && member.gate.may_call() {
         let (mut starts, mut bytes): (Vec<Start>, usize) = (Vec::new(), 0);
         let mut cancels: Vec<(Fence, Cancel)> = Vec::new();
+        let mut renewed = false;
         while let Some(order) = waiting.pop_front() {
             match order {
                 ToPeer::Start(start) => {
@@ -204,8 +223,16 @@ fn send(member: &Member, worker: &worker::Client, waiting: &mut VecDeque<ToPeer>
                     starts.push(start);
                 }
                 ToPeer::Cancel(attempts) => cancels.extend(attempts),
+                ToPeer::Renewed => renewed = true,
                 ToPeer::Removed => {}
             }
+        }
+        if renewed {
+            let said = member.local.shared.keys.successions();
+            let mut request = worker.renewed_request();
+            wire::succession::write_all(&said, request.get().init_successions(wire::text::count(&said)));
+            let telling = request.send().promise;
+            calls.spawn_local(async move { drop(telling.await) });
         }
         if !starts.is_empty() {
             let mut request = worker.start_request();

@@ -95,6 +95,17 @@ impl StateRoot {
         self.0.join(format!("worker-{key}-{name}"))
     }
 
+    /// Workers of a pool that this user has, each with its name and its directory.
+    pub fn workers_of(&self, pool: &Fingerprint) -> Vec<(String, PathBuf)> {
+        let unnamed = self.worker(pool, "");
+        let prefix = unnamed.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let named = self.workers().into_iter().filter_map(|path| {
+            let name = path.file_name()?.to_str()?.strip_prefix(&prefix)?.to_owned();
+            Some((name, path))
+        });
+        named.collect()
+    }
+
     /// Directories of this user's workers, of whatever pools.
     pub fn workers(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();

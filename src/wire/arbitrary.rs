@@ -33,6 +33,7 @@ use crate::core::limits;
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::{Chunk, OutputTotals, Stream};
 use crate::core::refusal::Refusal;
+use crate::core::succession::Succession;
 use crate::core::time::WallTime;
 use crate::core::view::{
     ClientInfo, Counts, JobFilter, JobInfo, PoolStatus, TaskEnd, TaskEvent, TaskEventKind, TaskInfo,
@@ -353,8 +354,9 @@ pub(super) fn hello() -> impl Strategy<Value = Hello> {
 }
 
 pub(super) fn welcome() -> impl Strategy<Value = Welcome> {
-    (hello(), text(), fingerprint(), text(), any::<u32>(), text(), text()).prop_map(
-        |(hello, pool, fingerprint, boot_id, uid, you, owner)| Welcome {
+    let successions = vec(succession(), 0..=limits::FORMER_KEYS_MAX);
+    (hello(), text(), fingerprint(), text(), any::<u32>(), text(), text(), successions).prop_map(
+        |(hello, pool, fingerprint, boot_id, uid, you, owner, successions)| Welcome {
             hello,
             pool,
             fingerprint,
@@ -362,8 +364,18 @@ pub(super) fn welcome() -> impl Strategy<Value = Welcome> {
             uid,
             you,
             owner,
+            successions,
         },
     )
+}
+
+fn succession() -> impl Strategy<Value = Succession> {
+    let bytes = || vec(any::<u8>(), 0..100);
+    (bytes(), fingerprint(), bytes()).prop_map(|(signer, next, signature)| Succession {
+        signer,
+        next,
+        signature,
+    })
 }
 
 fn role() -> impl Strategy<Value = Role> {

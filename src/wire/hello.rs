@@ -2,9 +2,10 @@
 
 use crate::core::id::Fingerprint;
 use crate::core::limits;
+use crate::core::succession::Succession;
 use crate::schema::types_capnp::{hello, welcome};
 
-use super::{WireError, text};
+use super::{WireError, succession, text};
 
 /// Peers of different major versions refuse each other.
 pub const PROTOCOL_MAJOR: u16 = 1;
@@ -66,6 +67,8 @@ pub struct Welcome {
     pub you: String,
     /// The owner of what the peer submits.
     pub owner: String,
+    /// What its former keys say of the present one.
+    pub successions: Vec<Succession>,
 }
 
 /// Writes a hello.
@@ -97,6 +100,7 @@ pub fn write_welcome(welcome: &Welcome, mut to: welcome::Builder<'_>) {
     to.set_uid(welcome.uid);
     to.set_you(&welcome.you);
     to.set_owner(&welcome.owner);
+    succession::write_all(&welcome.successions, to.init_successions(text::count(&welcome.successions)));
 }
 
 /// Reads a welcome.
@@ -109,5 +113,6 @@ pub fn read_welcome(from: welcome::Reader<'_>) -> Result<Welcome, WireError> {
         uid: from.get_uid(),
         you: text::read(from.get_you(), "a name", limits::OWNER_BYTES_MAX)?,
         owner: text::read(from.get_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
+        successions: succession::read_all(from.get_successions()?)?,
     })
 }

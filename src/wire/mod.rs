@@ -16,6 +16,7 @@ pub mod output;
 pub mod record;
 pub mod refusal;
 pub mod status;
+pub mod succession;
 pub mod task;
 pub mod text;
 pub mod token;

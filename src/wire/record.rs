@@ -84,6 +84,11 @@ fn write(record: &Record, mut to: schema::record::Builder<'_>) {
         Record::Job(state) => write_state(state, to.init_job()),
         Record::Worker(state) => write_worker(state, to.init_worker()),
         Record::Client(state) => write_client(state, to.init_client()),
+        Record::ClientRenewed { before, client } => {
+            let mut to = to.init_client_renewed();
+            to.set_before(&before.0);
+            write_client(client, to.init_client());
+        }
         Record::Token(state) => write_token(state, to.init_token()),
         Record::TokenForgotten(id) => to.set_token_forgotten(id.0),
     }
@@ -127,6 +132,13 @@ fn read(from: schema::record::Reader<'_>) -> Result<Record, WireError> {
         Which::Job(from) => Record::Job(Box::new(read_state(from?)?)),
         Which::Worker(from) => Record::Worker(read_worker(from?)?),
         Which::Client(from) => Record::Client(read_client(from?)?),
+        Which::ClientRenewed(from) => {
+            let from = from?;
+            Record::ClientRenewed {
+                before: Fingerprint(text::read_array(from.get_before(), "a fingerprint")?),
+                client: read_client(from.get_client()?)?,
+            }
+        }
         Which::Token(from) => Record::Token(read_token(from?)?),
         Which::TokenForgotten(id) => Record::TokenForgotten(TokenId(id)),
     })

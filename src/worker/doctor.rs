@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::identity::{ENROLLED, KEY};
-use super::known_pools::KnownPools;
+use super::known_pools::{Known, KnownPools};
 use super::options::PoolAddress;
 use super::registration::{self, RegisterFailure};
 use crate::core::checkup::Check;
@@ -40,7 +40,7 @@ pub struct DoctorOptions {
 /// Looks at the pool that is meant, and at this machine.
 pub async fn examine(options: &DoctorOptions) -> Vec<Check> {
     let mut checks = vec![machine::user(&facts::user(), facts::uid())];
-    match KnownPools::read(&options.root.path().join("worker-pools.toml")) {
+    match KnownPools::read(&KnownPools::path(&options.root)) {
         Ok(known) => checks.extend(at_pools(options, &known).await),
         Err(error) => {
             checks.push(Check::fail("pools", format!("{error:#}"), "Remove the file, and join again"))
@@ -56,7 +56,7 @@ async fn at_pools(options: &DoctorOptions, known: &KnownPools) -> Vec<Check> {
         Some(PoolAddress::Network(address)) => at_address(options, known.at(address), address).await,
         None => {
             let mut checks = Vec::new();
-            for (address, pool) in known.addresses().take(POOLS_MAX) {
+            for (address, pool) in known.all().take(POOLS_MAX) {
                 checks.extend(at_address(options, Some(pool), address).await);
             }
             if checks.is_empty() {
@@ -76,9 +76,10 @@ async fn at_socket(state: &Path, route: &Route) -> Vec<Check> {
 }
 
 /// By the key of a worker that has joined there; else by the first look of a stranger.
-async fn at_address(options: &DoctorOptions, pool: Option<Fingerprint>, address: &str) -> Vec<Check> {
+async fn at_address(options: &DoctorOptions, pool: Option<Known>, address: &str) -> Vec<Check> {
     let join = format!("Join: clusterctl worker join {address} --token CCT1-w-…");
-    let joined = pool.and_then(|pool| Some((pool, joined_keys(&options.root, &pool).into_iter().next()?)));
+    let joined =
+        pool.and_then(|pool| Some((pool.key, joined_keys(&options.root, &pool.first).into_iter().next()?)));
     let Some((pool, key)) = joined else {
         return match dial::look(address, &options.route).await {
             Ok(key) => vec![
@@ -170,11 +171,6 @@ fn on_machine(options: &DoctorOptions) -> Vec<Check> {
 
 /// The keys by which a pool knows workers of this user.
 fn joined_keys(root: &StateRoot, pool: &Fingerprint) -> Vec<PathBuf> {
-    let own = root.worker(pool, "");
-    let prefix = own.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-    let of_pool = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with(&prefix) && fs::metadata(path.join(ENROLLED)).is_ok()
-    };
-    root.workers().into_iter().filter(of_pool).map(|path| path.join(KEY)).collect()
+    let workers = root.workers_of(pool).into_iter().map(|(_, path)| path);
+    workers.filter(|path| fs::metadata(path.join(ENROLLED)).is_ok()).map(|path| path.join(KEY)).collect()
 }

@@ -267,6 +267,12 @@ impl Driver {
                     self.agent.drain();
                 }
             }
+            Order::Renewed(said) => {
+                let heeded = self.identity.pool.as_ref().map_or(Ok(()), |pool| pool.heed(&said));
+                if let Err(error) = heeded {
+                    tracing::warn!(%error, "cannot remember the pool's new key");
+                }
+            }
         }
     }
 

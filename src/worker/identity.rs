@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::known_pools::KnownPools;
+use super::known_pools::{Known, KnownPools, OwnPool};
 use super::{JoinError, JoinOptions, pause};
 use crate::core::access::Role;
 use crate::core::id::{Fingerprint, Name};
@@ -14,7 +14,8 @@ use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
 use crate::net::dial::DialError;
 use crate::net::enrol::{self, EnrolError, Enrolled};
-use crate::net::key::KeyPair;
+use crate::net::key::{KeyFile, KeyPair};
+use crate::net::keyring::Keyring;
 use crate::net::token::Token;
 use crate::process::facts;
 use crate::store::StoreError;
@@ -40,21 +41,19 @@ impl Home {
 
     /// The pool does not know the worker of this directory: its next join is its first.
     pub(super) fn forget_identity(&self) -> std::io::Result<()> {
-        for file in [ENROLLED, KEY] {
-            match fs::remove_file(self.directory().join(file)) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                other => other?,
-            }
+        match fs::remove_file(self.directory().join(ENROLLED)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
         }
-        Ok(())
+        KeyFile::new(self.directory().join(KEY)).remove()
     }
 }
 
 /// How a worker is known to its pool.
 pub(super) struct Identity {
-    pub(super) key: Option<KeyPair>,
-    /// The pool's key; none for a pool that is reached by its socket.
-    pub(super) pool: Option<Fingerprint>,
+    /// Its key, and its pool; none of a pool that is reached by its socket.
+    pub(super) key: Option<KeyFile>,
+    pub(super) pool: Option<OwnPool>,
     pub(super) name: Name,
     pub(super) choice: NameChoice,
 }
@@ -65,7 +64,7 @@ pub(super) fn of_local_worker(
     root: &StateRoot,
     state: &Path,
 ) -> Result<(Identity, Home), JoinError> {
-    let pool = KeyPair::load_or_create(&state.join("key")).map_err(anyhow::Error::from)?.fingerprint();
+    let pool = Keyring::first(state).map_err(anyhow::Error::from)?;
     let (name, choice, home) = take_home(options, root, &pool)?;
     Ok((Identity { key: None, pool: None, name, choice }, home))
 }
@@ -76,18 +75,29 @@ pub(super) async fn of_network_worker(
     root: &StateRoot,
     address: &str,
 ) -> Result<(Identity, Home), JoinError> {
-    let known = root.path().join("worker-pools.toml");
-    let mut pools = KnownPools::read(&known)?;
+    let path = KnownPools::path(root);
+    let mut pools = KnownPools::read(&path)?;
     let kept = match &options.token {
         // A kept identity wins over a token, be that spent or not.
-        Some(token) => pools.all().find(|pool| token.is_for(pool)),
+        Some(token) => {
+            let is_meant = |pool: &Known| token.is_for(&pool.key) || token.is_for(&pool.first);
+            pools.all().map(|(_, pool)| pool).find(is_meant)
+        }
         None => pools.at(address),
     };
+    let identity = |pool: Known, (name, choice, home): (Name, NameChoice, Home)| {
+        let key = KeyFile::new(home.directory().join(KEY));
+        let pool = OwnPool::new(pool.key, path.clone());
+        (Identity { key: Some(key), pool: Some(pool), name, choice }, home)
+    };
     if let Some(pool) = kept {
-        let (name, choice, home) = take_home(options, root, &pool)?;
-        let key = KeyPair::load_or_create(&home.directory().join(KEY)).map_err(anyhow::Error::from)?;
-        if home.directory().join(ENROLLED).exists() {
-            return Ok((Identity { key: Some(key), pool: Some(pool), name, choice }, home));
+        let taken = take_home(options, root, &pool.first)?;
+        if taken.2.directory().join(ENROLLED).exists() {
+            if pools.at(address).is_none() {
+                pools.remember(address, pool);
+                pools.write(&path)?;
+            }
+            return Ok(identity(pool, taken));
         }
     }
     if let Some(token) = options.token.as_ref().filter(|token| token.role != Role::Worker) {
@@ -103,17 +113,19 @@ pub(super) async fn of_network_worker(
                 .hint("on the pool's machine: clusterctl token create --worker");
         return Err(JoinError::Refused(refused));
     };
-    // Until the pool's whole key is known, the home is named by the half that the token knows.
+    // As long as the pool's whole key is not known, the home is named by the half that the token knows.
     let mut half = [0; 32];
     half[..16].copy_from_slice(&token.pool);
-    let (name, choice, home) = take_home(options, root, &Fingerprint(half))?;
+    let first = kept.map_or(Fingerprint(half), |pool| pool.first);
+    let (name, choice, home) = take_home(options, root, &first)?;
     let key = KeyPair::load_or_create(&home.directory().join(KEY)).map_err(anyhow::Error::from)?;
     let enrolled = enrol(options, address, &key, token, (&name, choice)).await?;
-    pools.remember(address, enrolled.pool_key);
-    pools.write(&known)?;
+    let pool = Known { first, key: enrolled.pool_key };
+    pools.remember(address, pool);
+    pools.write(&path)?;
     fs::write(home.directory().join(ENROLLED), &enrolled.name).context("cannot write the worker's state")?;
     let name = Name::parse(&enrolled.name).map_err(anyhow::Error::from)?;
-    Ok((Identity { key: Some(key), pool: Some(enrolled.pool_key), name, choice }, home))
+    Ok(identity(pool, (name, choice, home)))
 }
 
 /// Spends the token; a pool that is away is waited for.

@@ -8,6 +8,7 @@ mod identity;
 mod known_pools;
 mod options;
 mod registration;
+mod renewal;
 mod service;
 mod signals;
 mod uplink;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use self::doctor::{DoctorOptions, examine};
 pub use self::driver::Ending;
 pub use self::options::{JoinMode, JoinOptions, PoolAddress, RootJobs};
+pub use self::renewal::{Renewed, renew};
 
 use crate::core::id::Fingerprint;
 use crate::core::membership::SubmitterTrust;

@@ -11,14 +11,17 @@ use super::identity::Identity;
 use super::options::{JoinOptions, PoolAddress};
 use super::service::{Order, WorkerService};
 use super::uplink::Uplink;
+use crate::core::id::Fingerprint;
 use crate::core::membership::{Carried, Facts, Registered};
 use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
+use crate::core::succession::Renewal;
 use crate::core::time::Timestamp;
 use crate::core::timing::Timing;
 use crate::net::connection::{self, Connection, Link};
 use crate::net::dial::{self, DialError};
 use crate::net::gate::GateState;
+use crate::net::key::KeyPair;
 use crate::process::clock;
 use crate::schema::pool_capnp::client_door;
 use crate::schema::types_capnp;
@@ -89,9 +92,28 @@ async fn network_registrar(
     identity: &Identity,
     address: &str,
 ) -> Result<(RunningLink, registrar::Client), RegisterFailure> {
-    let (Some(key), Some(pool)) = (&identity.key, identity.pool) else {
+    let (Some(file), Some(pool)) = (&identity.key, &identity.pool) else {
         return Err(RegisterFailure::Away("this worker has no key".to_owned()));
     };
+    let mut tried = Vec::new();
+    let mut unknown = None;
+    while let Some(key) = file.untried(&tried).map_err(|error| RegisterFailure::Away(error.to_string()))? {
+        tried.push(key.fingerprint());
+        match try_registrar(options, &key, pool.key(), address).await {
+            // It may have been replaced, or be about to be.
+            Err(RegisterFailure::ForGood(refused)) if refused.code == UNKNOWN_KEY => unknown = Some(refused),
+            other => return other,
+        }
+    }
+    Err(RegisterFailure::ForGood(unknown.expect("there is a key to try")))
+}
+
+async fn try_registrar(
+    options: &JoinOptions,
+    key: &KeyPair,
+    pool: Fingerprint,
+    address: &str,
+) -> Result<(RunningLink, registrar::Client), RegisterFailure> {
     let connection = dial::dial(address, key, pool, &options.route()).await;
     let connection = connection.map_err(|error| match error {
         DialError::OtherKey { presented } => {
@@ -137,6 +159,27 @@ pub(super) async fn greet(
 ) -> Result<Welcome, RegisterFailure> {
     let (_running, answer) = hello(connection, address, timing).await?;
     Ok(wire::hello::read_welcome(answer.get()?.get_welcome()?)?)
+}
+
+/// Asks that another key take the place of the one that a connection was made with. The pool cuts that then, perhaps
+/// before it was heard: whether it has done so is seen by dialling with the new one.
+pub(super) async fn renew_key(
+    connection: Connection,
+    address: &str,
+    renewal: &Renewal,
+    timing: Timing,
+) -> Result<(), RegisterFailure> {
+    let (_running, answer) = hello(connection, address, timing).await?;
+    let mut request = answer.get()?.get_registrar()?.renew_key_request();
+    request.get().set_key(&renewal.key);
+    request.get().set_signature(&renewal.signature);
+    match within(timing.handshake, request.send().promise).await? {
+        Ok(answer) => {
+            let answer = answer.get()?;
+            check_refused(answer.has_refused(), answer.get_refused())
+        }
+        Err(_cut) => Ok(()),
+    }
 }
 
 /// The same by a pool's socket.

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use crate::core::id::Fence;
 use crate::core::membership::StartOrder;
 use crate::core::outcome::Cancel;
+use crate::core::succession::Succession;
 use crate::schema::worker_capnp::{LeaveReason, worker};
 use crate::wire;
 
@@ -18,6 +19,8 @@ pub(super) enum Order {
     Cancel(Vec<(Fence, Cancel)>),
     /// The pool goes; the lease is extended once.
     Leaving(Leaving, Duration),
+    /// It has another key, as its former ones say.
+    Renewed(Vec<Succession>),
 }
 
 /// Why a pool goes.
@@ -66,5 +69,13 @@ impl worker::Server for WorkerService {
             LeaveReason::Removed => Leaving::Removed,
         };
         self.order(Order::Leaving(why, Duration::from_millis(params.get_lease_ms())))
+    }
+
+    async fn renewed(
+        self: Rc<Self>,
+        params: worker::RenewedParams,
+        _results: worker::RenewedResults,
+    ) -> Result<(), capnp::Error> {
+        self.order(Order::Renewed(wire::succession::read_all(params.get()?.get_successions()?)?))
     }
 }

@@ -24,6 +24,7 @@ mod pty;
 mod python;
 mod queue;
 mod registration;
+mod renewal;
 mod roles;
 mod schema;
 mod session;

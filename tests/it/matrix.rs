@@ -54,6 +54,8 @@ const MATRIX: &[(&str, [May; 5])] = &[
     ("Pool.workers",        [No, No,  Yes,     Yes, Yes]),
     ("Pool.status",         [No, No,  Yes,     Yes, Yes]),
     ("Pool.cancel",         [No, No,  Refused, Yes, Yes]),
+    // By the socket there is no key to renew, and that is the answer.
+    ("Pool.renewKey",       [No, No,  Own,     Own, Yes]),
     ("Job.info",            [No, No,  Refused, Yes, Yes]),
     ("Job.spec",            [No, No,  Refused, Yes, Yes]),
     ("Job.tasks",           [No, No,  Refused, Yes, Yes]),
@@ -77,8 +79,10 @@ const MATRIX: &[(&str, [May; 5])] = &[
     ("Admin.clients",       [No, No,  No,      No,  Yes]),
     ("Admin.revokeClient",  [No, No,  No,      No,  Yes]),
     ("Admin.audit",         [No, No,  No,      No,  Yes]),
+    ("Admin.renewPoolKey",  [No, No,  No,      No,  Yes]),
     ("WorkerDoor.hello",    [No, Yes, No,      No,  No]),
     ("Registrar.register",  [No, Own, No,      No,  Own]),
+    ("Registrar.renewKey",  [No, Own, No,      No,  Own]),
     ("Heartbeat.beat",      [No, Own, No,      No,  Own]),
     ("Reports.report",      [No, Own, No,      No,  Own]),
     ("Output.write",        [No, Own, No,      No,  Own]),
@@ -89,6 +93,7 @@ const MATRIX: &[(&str, [May; 5])] = &[
     ("Worker.start",        [No, No,  No,      No,  No]),
     ("Worker.cancel",       [No, No,  No,      No,  No]),
     ("Worker.leaving",      [No, No,  No,      No,  No]),
+    ("Worker.renewed",      [No, No,  No,      No,  No]),
 ];
 
 /// What a role may with a method.
@@ -309,6 +314,12 @@ fn somebody_elses_job_answers_like_one_that_does_not_exist() {
                         jobs.iter().map(|job| job.get_owner().unwrap().to_str().unwrap()).collect();
                     assert_eq!(owners, ["bob"]);
                 }
+                "Pool.renewKey" => {
+                    let of_ann = bob.renew_key(ann.key.unwrap()).await;
+                    assert_eq!(of_ann.unwrap().code, "bad-request");
+                    let by_the_socket = admin.renew_key(ann.key.unwrap()).await;
+                    assert_eq!(by_the_socket.unwrap().code, "no-key");
+                }
                 name => panic!("{name} is tried by nobody: say here how"),
             }
         }
@@ -341,6 +352,13 @@ async fn lie(method: &str, member: &Member, fence: Fence) {
             assert_eq!(fences(told.get_kill().unwrap()), [fence]);
             assert_eq!(fences(told.get_forget().unwrap()), [fence]);
             assert_eq!(told.get_positions().unwrap().len(), 0);
+        }
+        // Nothing in it says whose key is meant: it is the caller's, and the new one has not signed for that.
+        "Registrar.renewKey" => {
+            let mut request = member.registrar.renew_key_request();
+            request.get().set_key(&[4; 91]);
+            let answer = request.send().promise.await.unwrap();
+            assert!(answer.get().unwrap().has_refused());
         }
         "Reports.report" => {
             let forged = Chunk { position: 0, stream: Stream::Stdout, offset: 0, bytes: b"forged".to_vec() };

@@ -8,11 +8,14 @@ use clusterctl::core::id::{Fingerprint, Incarnation, Name};
 use clusterctl::core::label::Labels;
 use clusterctl::core::membership::{Carried, Facts, SubmitterTrust};
 use clusterctl::core::pool::NameChoice;
+use clusterctl::core::refusal::Refusal;
+use clusterctl::core::succession::Renewal;
 use clusterctl::core::timing::Timing;
 use clusterctl::net::connection::{self, Connection, Peer};
 use clusterctl::net::dial::{self, Route};
 use clusterctl::net::enrol;
 use clusterctl::net::key::KeyPair;
+use clusterctl::net::succession;
 use clusterctl::net::tls::{self, Expected};
 use clusterctl::net::token::Token;
 use clusterctl::process::clock;
@@ -50,17 +53,27 @@ pub async fn stranger(cluster: &Cluster, protocol: &'static [u8]) -> Client {
 }
 
 /// What a key is offered that a token of this role let in.
-async fn known<T: FromClientHook>(cluster: &Cluster, role: &str, name: &str) -> T {
+async fn known<T: FromClientHook>(cluster: &Cluster, role: &str, name: &str) -> (T, Fingerprint) {
     let token: Token = cluster.token(role).parse().unwrap();
     let (key, name) = (KeyPair::generate().unwrap(), Name::parse(name).unwrap());
     let route = Route::direct(Timing::default());
     let wish = (&name, NameChoice::Given);
     let enrolled = enrol::enrol(&cluster.address, &key, &token, wish, &route).await.unwrap();
-    bootstrap(dial::dial(&cluster.address, &key, enrolled.pool_key, &route).await.unwrap())
+    let connection = dial::dial(&cluster.address, &key, enrolled.pool_key, &route).await.unwrap();
+    (bootstrap(connection), key.fingerprint())
+}
+
+/// What somebody says whose new key is to take the place of another.
+async fn renewal(pool: &str, before: Fingerprint) -> Renewal {
+    let pool = dial::look(pool, &Route::direct(Timing::default())).await.unwrap();
+    succession::renew(pool, before, &KeyPair::generate().unwrap()).unwrap()
 }
 
 /// Somebody who may submit.
 pub struct Submitter {
+    address: String,
+    /// By which the pool knows it, if it came over the network.
+    pub key: Option<Fingerprint>,
     door: client_door::Client,
     pub pool: pool::Client,
     pub admin: Option<admin::Client>,
@@ -69,22 +82,34 @@ pub struct Submitter {
 impl Submitter {
     /// A client of an owner of its own.
     pub async fn client(cluster: &Cluster, name: &str) -> Self {
-        Self::by(known(cluster, "--client", name).await).await
+        let (door, key) = known(cluster, "--client", name).await;
+        Self::by(cluster, door, Some(key)).await
     }
 
     /// The pool's own user, by the socket.
     pub async fn admin(cluster: &Cluster) -> Self {
         let socket = place::socket_path(&cluster.operator.state().join("lab"));
-        Self::by(bootstrap(dial::dial_local(&socket).await.unwrap())).await
+        Self::by(cluster, bootstrap(dial::dial_local(&socket).await.unwrap()), None).await
     }
 
-    async fn by(door: client_door::Client) -> Self {
+    async fn by(cluster: &Cluster, door: client_door::Client, key: Option<Fingerprint>) -> Self {
         let mut request = door.hello_request();
         wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
         let answer = request.send().promise.await.unwrap();
         let answer = answer.get().unwrap();
         let admin = answer.has_admin().then(|| answer.get_admin().unwrap());
-        Self { door, pool: answer.get_pool().unwrap(), admin }
+        Self { address: cluster.address.clone(), key, door, pool: answer.get_pool().unwrap(), admin }
+    }
+
+    /// Asks that a new key take the place of another; what it is refused with.
+    pub async fn renew_key(&self, before: Fingerprint) -> Option<Refusal> {
+        let said = renewal(&self.address, before).await;
+        let mut request = self.pool.renew_key_request();
+        request.get().set_key(&said.key);
+        request.get().set_signature(&said.signature);
+        let answer = request.send().promise.await.unwrap();
+        let answer = answer.get().unwrap();
+        answer.has_refused().then(|| wire::refusal::read(answer.get_refused().unwrap()).unwrap())
     }
 
     /// Submits a script to a worker, by a request of 16 such bytes.
@@ -132,7 +157,7 @@ impl Submitter {
 
 /// The door of a worker, and what is behind it.
 pub async fn worker(cluster: &Cluster, name: &str) -> (Held, registrar::Client) {
-    let door: worker_door::Client = known(cluster, "--worker", name).await;
+    let (door, _): (worker_door::Client, _) = known(cluster, "--worker", name).await;
     let mut request = door.hello_request();
     wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
     let answer = request.send().promise.await.unwrap();
@@ -158,7 +183,7 @@ pub fn facts() -> Facts {
 
 /// A registration, as long as its answer is kept.
 pub struct Member {
-    registrar: registrar::Client,
+    pub registrar: registrar::Client,
     answer: capnp::capability::Response<registrar::register_results::Owned>,
 }
 

@@ -364,6 +364,7 @@ impl World {
                         }
                     }
                 }
+                Effect::Renew { .. } => unreachable!("nobody here replaces a key"),
                 // No job here has secrets.
                 Effect::EraseSecrets(_) => {}
             }

@@ -359,6 +359,7 @@ impl std::fmt::Display for Short<'_> {
                 write!(f, "worker {} {} {:?} {facts:?}", state.id, state.name, state.validity)
             }
             Record::Client(state) => write!(f, "client {}", state.name),
+            Record::ClientRenewed { before, client } => write!(f, "{} instead of {before}", client.key),
             Record::Token(state) => write!(f, "token {}", state.id),
             Record::TokenForgotten(id) => write!(f, "token {id} forgotten"),
         }

@@ -7,7 +7,6 @@ use super::super::error::Failure;
 use super::super::{Manner, render};
 use super::{tell_done, tell_list};
 use crate::core::view::ClientInfo;
-use crate::net::key::KeyPair;
 use crate::say::tell;
 use crate::wire;
 
@@ -60,15 +59,7 @@ pub async fn whoami(session: &mut Session, manner: Manner) -> Result<u8, Failure
     session.pool().await?;
     let is_admin = session.admin().await.is_ok();
     let welcome = session.welcome().expect("it was just connected").clone();
-    // The kernel tells who is at the socket; on the network it is a key.
-    let key = match is_admin {
-        true => None,
-        false => {
-            let key = KeyPair::load_or_create(&session.root().client().join("key"))
-                .map_err(|error| Failure::new("key-file", error))?;
-            Some(key.fingerprint().to_string())
-        }
-    };
+    let key = session.key().map(|key| key.to_string());
     let role = if is_admin { "admin" } else { "client" };
     let mut sentence = match is_admin {
         true => format!("{}, the user of pool \"{}\"", welcome.you, welcome.pool),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::super::connection::host_of;
-use super::super::context::{Config, Context};
+use super::super::context::{Config, Context, own_key};
 use super::super::error::Failure;
 use super::super::{Format, Manner, render};
 use super::{tell_done, trust};
@@ -15,7 +15,6 @@ use crate::core::pool::NameChoice;
 use crate::core::timing::Timing;
 use crate::net::dial::{DialError, Route};
 use crate::net::enrol::{EnrolError, Enrolled, enrol};
-use crate::net::key::KeyPair;
 use crate::net::proxy::Proxies;
 use crate::net::token::Token;
 use crate::process::facts;
@@ -48,6 +47,11 @@ pub enum ContextAction {
     },
     /// List them
     List,
+    /// Forget one; the pool goes on to know this user
+    Remove {
+        /// The context
+        name: String,
+    },
     /// Decide that a pool which shows another key than before is the right one
     #[command(
         after_help = "Examples:\n  clusterctl context trust lab\n  clusterctl context trust lab --yes sha256:4b1f0c…"
@@ -99,6 +103,15 @@ pub async fn context(
             );
         }
         ContextAction::List => list(&Config::load()?, manner),
+        ContextAction::Remove { name } => {
+            let mut config = Config::load()?;
+            config.contexts.remove(name).ok_or_else(|| no_such_context(name))?;
+            config.current.take_if(|current| current == name);
+            config.save()?;
+            let sentence =
+                format!("{name} is forgotten; now using {}", config.current.as_deref().unwrap_or(LOCAL));
+            tell_done(manner, &sentence, name, serde_json::json!({ "removed": name }));
+        }
         ContextAction::Trust { name, yes } => {
             trust::trust((root, route), name, yes.as_deref(), manner).await?
         }
@@ -144,8 +157,7 @@ async fn add(
         )
         .hint("on the pool's machine: clusterctl token create --client"));
     }
-    let key = KeyPair::load_or_create(&root.client().join("key"))
-        .map_err(|error| Failure::new("key-file", error))?;
+    let key = own_key(root).present()?;
     let default = Name::from_any(&facts::user());
     let wish = match wished {
         Some(name) => (name, NameChoice::Given),

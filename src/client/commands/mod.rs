@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod clients;
 pub mod context;
 pub mod doctor;
+pub mod identity;
 pub mod jobs;
 pub mod logs;
 pub mod pool;
@@ -72,7 +73,7 @@ pub(super) async fn list(
 }
 
 /// Tells what a command has done: a sentence for people, what it was about when quiet, a document for scripts.
-pub(super) fn tell_done(manner: Manner, sentence: &str, about: &str, mut document: serde_json::Value) {
+pub fn tell_done(manner: Manner, sentence: &str, about: &str, mut document: serde_json::Value) {
     match (manner.format, manner.verbosity) {
         (Format::Human, Verbosity::Normal) => tell!("{sentence}"),
         (Format::Human, Verbosity::Quiet) => tell!("{about}"),

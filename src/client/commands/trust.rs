@@ -59,7 +59,7 @@ pub(super) async fn trust(
     decide(name, &address, (expected, presented), yes)?;
     let mut config = Config::load()?;
     let context = config.contexts.get_mut(name).ok_or_else(|| no_such_context(name))?;
-    context.key = Some(data_encoding::HEXLOWER.encode(&presented.0));
+    context.set_fingerprint(presented);
     let context = context.clone();
     config.save()?;
     let document = serde_json::json!({ "trusted": name, "key": key, "changed": true });

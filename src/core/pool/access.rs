@@ -9,7 +9,7 @@ use crate::core::audit::AuditKind;
 use crate::core::id::{Fingerprint, Name, TokenId, WorkerId};
 use crate::core::limits;
 use crate::core::record::{ClientState, Record, TokenState, Validity, WorkerState};
-use crate::core::time::{Now, WallTime};
+use crate::core::time::Now;
 
 use super::apply::stands;
 use super::batch::Effect;
@@ -122,7 +122,6 @@ impl Pool {
             return Err(TokenError::TooLong);
         }
         let id = TokenId(self.counters.token.0 + 1);
-        let ttl_ms = i64::try_from(wish.ttl.as_millis()).unwrap_or(i64::MAX);
         let state = TokenState {
             id,
             role: wish.role,
@@ -131,7 +130,7 @@ impl Pool {
             owner: wish.owner.map(|owner| owner.as_str().to_owned()),
             labels: wish.labels,
             uses_left: wish.uses,
-            expires: WallTime(now.wall.0.saturating_add(ttl_ms)),
+            expires: now.wall.after(wish.ttl),
             validity: Validity::Standing,
             admitted: Vec::new(),
         };

@@ -33,6 +33,11 @@ impl Pool {
             Record::Job(state) => self.apply_job(now, state),
             Record::Worker(state) => self.apply_worker(state),
             Record::Client(state) => self.apply_client(state),
+            Record::ClientRenewed { before, client } => {
+                self.clients.remove(before);
+                self.relog.forget(Item::Client(*before));
+                self.apply_client(client);
+            }
             Record::Token(state) => self.apply_token(state),
             Record::TokenForgotten(id) => {
                 self.tokens.remove(id);
@@ -169,6 +174,9 @@ impl Pool {
         // The name of one that was removed may be another's by now.
         if stands(state.validity) || !self.has_worker(&state.name) {
             self.worker_names.insert(state.name.clone(), state.id);
+        }
+        if let Some(before) = self.workers.get(&state.id).and_then(|worker| worker.state.key) {
+            self.worker_keys.remove(&before);
         }
         if let Some(key) = state.key {
             self.worker_keys.insert(key, state.id);

@@ -79,6 +79,15 @@ pub enum Effect {
     Admit(Fingerprint, Identity),
     /// Let a key in no longer.
     Expel(Fingerprint),
+    /// Let a key in from now on as what another was, which is let in no longer.
+    Renew {
+        /// The old key, whose connections are cut.
+        before: Fingerprint,
+        /// The new one.
+        after: Fingerprint,
+        /// What it stands for.
+        identity: Identity,
+    },
     /// Let nobody open these secrets any longer.
     EraseSecrets(SecretsId),
 }

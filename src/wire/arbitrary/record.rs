@@ -128,6 +128,7 @@ pub(in crate::wire) fn record() -> impl Strategy<Value = Record> {
         job_state().prop_map(|state| Record::Job(Box::new(state))),
         worker_state().prop_map(Record::Worker),
         client_state().prop_map(Record::Client),
+        (fingerprint(), client_state()).prop_map(|(before, client)| Record::ClientRenewed { before, client }),
         token_state().prop_map(Record::Token),
         token_id().prop_map(Record::TokenForgotten),
     ]

@@ -129,7 +129,7 @@ fn the_golden_state_is_seen_as_it_was_written() {
     key sha256:0404…0404 Worker(WorkerId(4), "old-1")
     key sha256:0505…0505 Worker(WorkerId(5), "node-1")
     key sha256:0606…0606 Client { name: "ann", owner: "ann" }
-    key sha256:0707…0707 Client { name: "script", owner: "ann" }
+    key sha256:0808…0808 Client { name: "script", owner: "ann" }
     TokenInfo { id: TokenId(10), role: Worker, name: None, uses_left: Some(1), expires: WallTime(1767229201000), state: Valid }
     TokenInfo { id: TokenId(11), role: Client, name: Some("ann"), uses_left: Some(0), expires: WallTime(1767229203000), state: Spent }
     TokenInfo { id: TokenId(12), role: Client, name: Some("script"), uses_left: None, expires: WallTime(1767229204000), state: Valid }

@@ -70,6 +70,7 @@ impl Jobs {
             | Record::Job(_)
             | Record::Worker(_)
             | Record::Client(_)
+            | Record::ClientRenewed { .. }
             | Record::Token(_)
             | Record::TokenForgotten(_) => {}
         }

@@ -120,3 +120,48 @@ fn nobody_is_told_which_jobs_of_others_a_worker_runs() {
     assert_eq!(held(world.viewer()), [TaskId { job, index: 0 }]);
     assert_eq!(held(Viewer::admin("root")).len(), 1);
 }
+
+#[test]
+fn a_new_key_stands_for_what_the_old_one_did_also_after_a_restart() {
+    let mut world = World::new();
+    let token = client_token(&mut world);
+    world.pool.enrol(world.now, enrol(token, 1, Role::Client, "ann")).unwrap();
+    let worker = world.pool.create_token(world.now, &Viewer::admin("root"), token_wish(), [7; 32]).unwrap();
+    world.pool.enrol(world.now, enrol(worker, 2, Role::Worker, "n1")).unwrap();
+    world.turn();
+    let before: Vec<_> = world.pool.identities().map(|(_, identity)| identity).collect();
+
+    for (old, new) in [(1, 3), (2, 4)] {
+        let (before, after) = (Fingerprint([old; 32]), Fingerprint([new; 32]));
+        world.pool.renew_key(world.now, before, after, "10.0.0.1".into()).unwrap();
+        let effects = world.turn();
+        assert!(
+            matches!(effects[..], [Effect::Renew { before: old, after: new, .. }] if (old, new) == (before, after))
+        );
+    }
+    world.restart();
+
+    let (keys, after): (Vec<_>, Vec<_>) = world.pool.identities().unzip();
+    assert_eq!(after, before);
+    assert_eq!(keys, [Fingerprint([4; 32]), Fingerprint([3; 32])]);
+    assert_eq!(world.pool.client_page("", 10).clients.len(), 1);
+}
+
+#[test]
+fn a_key_takes_the_place_of_one_that_is_let_in_and_of_no_other() {
+    let mut world = World::new();
+    let token = client_token(&mut world);
+    for (key, name) in [(1, "ann"), (2, "bob")] {
+        world.pool.enrol(world.now, enrol(token, key, Role::Client, name)).unwrap();
+    }
+    world.pool.revoke_client(world.now, &Viewer::admin("root"), "bob").unwrap();
+    let mut renew = |old: u8, new: u8| {
+        world.pool.renew_key(world.now, Fingerprint([old; 32]), Fingerprint([new; 32]), "10.0.0.1".into())
+    };
+
+    assert_eq!(renew(1, 2), Err(RenewalRefused::InUse));
+    assert_eq!(renew(2, 3), Err(RenewalRefused::Unknown));
+    assert_eq!(renew(9, 3), Err(RenewalRefused::Unknown));
+    assert_eq!(renew(1, 3), Ok(()));
+    assert_eq!(renew(1, 4), Err(RenewalRefused::Unknown));
+}
