@@ -18,7 +18,7 @@ use crate::core::limits;
 use crate::core::membership::SubmitterTrust;
 use crate::core::refusal::Refusal;
 use crate::net::dial::{self, Route};
-use crate::process::run_as::run_as;
+use crate::process::run_as::JobUser;
 use crate::process::{detach, facts, title};
 use crate::store::place::{self, Endpoint, StateRoot};
 use crate::worker::{self, DoctorOptions, Ending, JoinError, JoinMode, JoinOptions, PoolAddress, RootJobs};
@@ -49,7 +49,7 @@ pub(super) struct JoinArgs {
     /// Take everybody's jobs, although they could read the state of a pool of this user on this machine
     #[arg(long)]
     trust_submitters: bool,
-    /// Go on as this user, if root starts it
+    /// Run jobs as this user, if root starts it
     #[arg(long, value_name = "USER")]
     run_as: Option<String>,
     /// Run jobs as root
@@ -96,11 +96,7 @@ impl JoinArgs {
 
 /// Joins a pool, and works for it until it is drained, stopped or refused.
 pub(super) fn join(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
-    if let Some(user) = &args.run_as {
-        run_as(user, global.state.as_deref()).map_err(|error| Failure::new("usage", format!("{error:#}")))?;
-    }
     wipe_token(args.token());
-    global.wipe_proxy();
     let (to, default) = match &args.local_state {
         Some(state) => {
             // Before the runtime opens anything.
@@ -129,6 +125,7 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         (None, None) => unreachable!("one of the two is required"),
     };
     let background = args.local_state.is_some();
+    let run_as = args.run_as.as_deref().map(JobUser::find).transpose();
     let options = JoinOptions {
         pool,
         token: args.token().map(context::read_token).transpose()?,
@@ -138,6 +135,7 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         work_directory: work_directory(args.work_dir.as_ref())?,
         state: global.state.clone(),
         trust: if args.trust_submitters { SubmitterTrust::Everybody } else { SubmitterTrust::OwnerOnly },
+        run_as: run_as.map_err(|error| Failure::new("usage", format!("{error:#}")))?.flatten(),
         root: if args.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
         mode: if background { JoinMode::Background } else { JoinMode::Foreground },
         timing: timing(),

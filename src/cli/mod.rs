@@ -26,6 +26,7 @@ use crate::client::{Format, Manner, Verbosity, repl};
 use crate::core::timing::Timing;
 use crate::net::proxy::Proxies;
 use crate::process::executor::ExecutorOptions;
+use crate::process::run_as::{Credentials, JobUser};
 use crate::process::{executor, keeper, title};
 use crate::store::place::{StateRoot, Surroundings};
 
@@ -219,6 +220,9 @@ struct ExecutorArgs {
     directory: PathBuf,
     #[arg(long)]
     work_directory: PathBuf,
+    /// As whom jobs run
+    #[arg(long)]
+    run_as: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -226,6 +230,9 @@ struct KeeperArgs {
     /// Files that a job may have open
     #[arg(long)]
     files: u64,
+    /// As whom they run: user:group:groups
+    #[arg(long)]
+    run_as: Option<Credentials>,
 }
 
 /// Runs the program.
@@ -253,18 +260,18 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     let global = cli.global;
-    // A worker may have to start itself again with the same words, and wipes it then.
-    if !matches!(cli.command, Some(Command::Worker(WorkerCommand::Join(_)))) {
-        global.wipe_proxy();
-    }
+    global.wipe_proxy();
     let verbosity = if global.quiet { Verbosity::Quiet } else { Verbosity::Normal };
     let manner = Manner { format: global.output, verbosity };
     match cli.command {
-        Some(Command::Keeper(args)) => keeper::run(timing(), args.files).map(|()| 0).map_err(internal),
+        Some(Command::Keeper(args)) => {
+            keeper::run(timing(), args.files, args.run_as).map(|()| 0).map_err(internal)
+        }
         Some(Command::Executor(args)) => {
-            let ExecutorArgs { directory, work_directory } = args;
+            let ExecutorArgs { directory, work_directory, run_as } = args;
+            let run_as = run_as.as_deref().map(JobUser::find).transpose().map_err(internal)?.flatten();
             log::start(global.log_format, "info", LogTo::File(directory.join(executor::LOG)));
-            executor::run(ExecutorOptions { directory, work_directory, timing: timing() })
+            executor::run(ExecutorOptions { directory, work_directory, run_as, timing: timing() })
                 .map(|()| 0)
                 .map_err(internal)
         }

@@ -35,6 +35,7 @@ use self::watched::{Source, Watched};
 use super::journal::{Journal, read_journals};
 use super::launch::Inherited;
 use super::packet::ToKeeper;
+use super::run_as::JobUser;
 use super::workspace::{self, Workspaces};
 use super::{clock, detach, facts, launch, limit, signal, tree};
 
@@ -44,6 +45,8 @@ pub(super) const SOCKET: &str = "executor.sock";
 pub const LOG: &str = "executor.log";
 /// Held as long as an executor or a keeper of it lives.
 const LOCK: &str = "executor.lock";
+/// The user as whom jobs run, below its directory.
+const USER: &str = "user";
 /// An executor that was killed leaves keepers, which are gone by then.
 const LOCK_WITHIN: Duration = Duration::from_secs(30);
 /// How often to look whether they are.
@@ -68,8 +71,31 @@ pub struct ExecutorOptions {
     pub directory: PathBuf,
     /// Below which workspaces are made.
     pub work_directory: PathBuf,
+    /// As whom jobs run; none: as this process's user.
+    pub run_as: Option<JobUser>,
     /// Durations; its keepers go by the same.
     pub timing: Timing,
+}
+
+impl ExecutorOptions {
+    /// As whom jobs run.
+    fn jobs_uid(&self) -> u32 {
+        self.run_as.as_ref().map_or_else(facts::uid, |user| user.credentials.uid)
+    }
+
+    /// Whether the executor that has this directory runs jobs as the user that is meant.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) fn check_user(&self) -> anyhow::Result<()> {
+        let there = fs::read_to_string(self.directory.join(USER)).unwrap_or_default();
+        let wanted = self.jobs_uid().to_string();
+        anyhow::ensure!(
+            there.is_empty() || there == wanted,
+            "jobs of this worker run as user {there}, not {wanted}: start it as before until they have ended"
+        );
+        Ok(())
+    }
 }
 
 /// What to look at again, and when.
@@ -144,10 +170,12 @@ impl Executor {
     fn open(options: ExecutorOptions, files: u64) -> anyhow::Result<Self> {
         workspace::private_directory(&options.directory)?;
         let lock = lock(&options.directory)?;
+        fs::write(options.directory.join(USER), options.jobs_uid().to_string())?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         let incarnation = Incarnation(u64::from_le_bytes(seed));
-        let workspaces = Workspaces::open(&options.work_directory)
+        let credentials = options.run_as.as_ref().map(|user| user.credentials.clone());
+        let workspaces = Workspaces::open(&options.work_directory, credentials.as_ref())
             .with_context(|| format!("cannot make workspaces in {}", options.work_directory.display()))?;
         let boot_id = facts::boot_id();
         let journal = Journal::begin(&options.directory, incarnation, &boot_id, workspaces.root())?;
@@ -164,7 +192,7 @@ impl Executor {
             watched,
             listener,
             agent: None,
-            keepers: Keepers::new(lock, files),
+            keepers: Keepers::new(lock, files, credentials),
             attempts: BTreeMap::new(),
             waiting: VecDeque::new(),
             forgotten: VecDeque::new(),
@@ -176,7 +204,7 @@ impl Executor {
             idle_since: clock::boottime(),
             workspaces,
             journal,
-            inherited: launch::inherited(),
+            inherited: launch::inherited(options.run_as.as_ref()),
             buffer: vec![0; READ_BYTES],
             stay: Stay::ForEver,
             options,

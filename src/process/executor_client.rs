@@ -93,7 +93,10 @@ pub async fn connect_or_start(options: &ExecutorOptions) -> anyhow::Result<Execu
     super::workspace::private_directory(&options.directory)
         .with_context(|| format!("cannot use {}", options.directory.display()))?;
     let stream = match connect(&options.directory).await {
-        Ok(stream) => stream,
+        Ok(stream) => {
+            options.check_user()?;
+            stream
+        }
         Err(_) => {
             start(options).await?;
             connect(&options.directory).await.context("the executor that was just started does not answer")?
@@ -135,6 +138,7 @@ async fn start(options: &ExecutorOptions) -> anyhow::Result<()> {
         .arg(&options.directory)
         .arg("--work-directory")
         .arg(&options.work_directory)
+        .args(options.run_as.iter().flat_map(|user| ["--run-as", &user.name]))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -24,6 +24,7 @@ use crate::core::time::Timestamp;
 use crate::core::timing::Timing;
 
 use super::packet::{Done, FromKeeper, Run, ToKeeper};
+use super::run_as::Credentials;
 use super::spawn::{Spawned, Stack, spawn};
 use super::{clock, detach, limit, signal, tree};
 
@@ -37,7 +38,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the process cannot be set up; afterwards everything is reported over the socket.
-pub fn run(timing: Timing, files: u64) -> anyhow::Result<()> {
+pub fn run(timing: Timing, files: u64, run_as: Option<Credentials>) -> anyhow::Result<()> {
     signal::reset_all();
     detach::close_from(3, detach::Closing::OnExec);
     limit::set_files(files);
@@ -45,7 +46,8 @@ pub fn run(timing: Timing, files: u64) -> anyhow::Result<()> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let null = std::fs::File::open("/dev/null")?;
     let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
-    let mut keeper = Keeper { socket, null: null.into(), timer, timing, stack: Stack::new(), attempt: None };
+    let mut keeper =
+        Keeper { socket, null: null.into(), timer, timing, run_as, stack: Stack::new(), attempt: None };
     let ended = keeper.serve();
     keeper.end_everything();
     ended?;
@@ -57,6 +59,8 @@ struct Keeper {
     null: OwnedFd,
     timer: TimerFd,
     timing: Timing,
+    /// As whom bash runs.
+    run_as: Option<Credentials>,
     stack: Stack,
     attempt: Option<Attempt>,
 }
@@ -152,7 +156,7 @@ impl Keeper {
         // Counted from before the start, which may hang on a directory that does not answer.
         let started = clock::boottime();
         let lifetime = Lifetime::new(self.timing, started, run.timeout, run.lease_until);
-        match spawn(run, self.null.as_raw_fd(), &mut self.stack) {
+        match spawn(run, self.null.as_raw_fd(), self.run_as.as_ref(), &mut self.stack) {
             Err((step, errno)) => self.say(&FromKeeper::SpawnFailed(step, errno)),
             Ok(bash) => {
                 let pid = bash.pid;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::core::attempt::Launch;
 use crate::core::job::Variable;
 
+use super::run_as::JobUser;
+
 /// The longest argument that Linux takes, in bytes, less its end mark.
 const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
 /// Variables of the worker that a job finds; those that begin with `LC_` come as well.
@@ -16,8 +18,8 @@ const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG"
 /// The worker's own variables that every job finds.
 pub(super) type Inherited = Vec<Variable>;
 
-/// Those of this process.
-pub(super) fn inherited() -> Inherited {
+/// Those of this process, and over them those of the user as whom jobs run.
+pub(super) fn inherited(run_as: Option<&JobUser>) -> Inherited {
     let wanted = |name: &OsString| {
         let name = name.as_bytes();
         INHERITED.iter().any(|wanted| wanted.as_bytes() == name) || name.starts_with(b"LC_")
@@ -25,6 +27,7 @@ pub(super) fn inherited() -> Inherited {
     std::env::vars_os()
         .filter(|(name, _)| wanted(name))
         .map(|(name, value)| (name.into_vec(), value.into_vec()))
+        .chain(run_as.into_iter().flat_map(JobUser::variables))
         .collect()
 }
 

@@ -71,6 +71,7 @@ pub(super) enum FromKeeper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SpawnStep {
     Clone,
+    User,
     Directory,
     Execute,
 }

@@ -4,13 +4,18 @@
 //! follows a link.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::run_as::Credentials;
+
+/// For one user alone, or for others to pass through.
+const PRIVATE: u32 = 0o700;
+const PASSABLE: u32 = 0o711;
 /// Directories that are prepared ahead.
 const PREPARED: usize = 16;
 /// Above workspaces: the user's own directory, and in it one of each executor.
@@ -20,11 +25,16 @@ const ROOT_PREFIX: &str = "worker-";
 /// Makes and removes workspaces below one directory of its own, which goes with it.
 pub(super) struct Workspaces {
     base: PathBuf,
+    owner: Option<Owner>,
     root: Root,
     returned: Vec<Workspace>,
     janitor: Sender<PathBuf>,
     made: u64,
 }
+
+/// Whose workspaces are, if that is not this process's user: user and group.
+#[derive(Clone, Copy, Debug)]
+struct Owner(u32, u32);
 
 /// The directory of one executor.
 struct Root {
@@ -46,8 +56,11 @@ impl Workspace {
         &self.path
     }
 
-    fn make(path: PathBuf) -> io::Result<Self> {
+    fn make(path: PathBuf, owner: Option<Owner>) -> io::Result<Self> {
         fs::DirBuilder::new().mode(0o700).create(&path)?;
+        if let Some(Owner(uid, gid)) = owner {
+            std::os::unix::fs::lchown(&path, Some(uid), Some(gid))?;
+        }
         let fresh = state_of(&path)?;
         Ok(Self { path, fresh })
     }
@@ -60,25 +73,29 @@ impl Workspace {
 }
 
 impl Root {
-    /// A new directory in `base`, which belongs to this user alone.
-    fn make(base: &Path) -> io::Result<Self> {
+    /// A new directory in `base`, which belongs to this user alone; another one who owns workspaces may pass through it.
+    fn make(base: &Path, owner: Option<Owner>) -> io::Result<Self> {
         let ours = directory_of_user(base);
-        private_directory(&ours)?;
+        let mode = if owner.is_some() { PASSABLE } else { PRIVATE };
+        own_directory(&ours, mode)?;
         let path = tempfile::Builder::new().prefix(ROOT_PREFIX).tempdir_in(&ours)?.keep();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
         let lock = Flock::lock(File::open(&path)?, FlockArg::LockSharedNonblock).ok();
         let (ready, prepared) = sync_channel(PREPARED);
         let below = path.clone();
-        std::thread::Builder::new().name("prepare".into()).spawn(move || prepare(&below, &ready))?;
+        std::thread::Builder::new().name("prepare".into()).spawn(move || prepare(&below, owner, &ready))?;
         Ok(Self { path, prepared, _lock: lock })
     }
 }
 
 impl Workspaces {
-    /// Workspaces below a new directory in `base`.
-    pub(super) fn open(base: &Path) -> io::Result<Self> {
+    /// Workspaces below a new directory in `base`, of another user if one is given.
+    pub(super) fn open(base: &Path, run_as: Option<&Credentials>) -> io::Result<Self> {
         let (janitor, doomed) = channel();
         std::thread::Builder::new().name("janitor".into()).spawn(move || clean(&doomed))?;
-        Ok(Self { base: base.to_owned(), root: Root::make(base)?, returned: Vec::new(), janitor, made: 0 })
+        let owner = run_as.map(|user| Owner(user.uid, user.gid));
+        let root = Root::make(base, owner)?;
+        Ok(Self { base: base.to_owned(), owner, root, returned: Vec::new(), janitor, made: 0 })
     }
 
     /// Where they are: remembered, so that a later executor can remove what is left.
@@ -96,7 +113,7 @@ impl Workspaces {
         }
         match self.make() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.root = Root::make(&self.base)?;
+                self.root = Root::make(&self.base, self.owner)?;
                 self.make()
             }
             made => made,
@@ -105,7 +122,18 @@ impl Workspaces {
 
     fn make(&mut self) -> io::Result<Workspace> {
         self.made += 1;
-        Workspace::make(self.root.path.join(format!("x{}", self.made)))
+        Workspace::make(self.root.path.join(format!("x{}", self.made)), self.owner)
+    }
+
+    /// Writes a script into a file that its job alone can read.
+    pub(super) fn write_script(&self, name: &str, script: &[u8]) -> io::Result<PathBuf> {
+        let path = self.root.path.join(name);
+        let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
+        file.write_all(script)?;
+        if let Some(Owner(uid, gid)) = self.owner {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        Ok(path)
     }
 
     /// The attempt is over.
@@ -143,9 +171,9 @@ pub(super) fn is_root(path: &Path) -> bool {
 }
 
 /// Keeps directories ready until nobody wants them.
-fn prepare(root: &Path, ready: &SyncSender<Workspace>) {
+fn prepare(root: &Path, owner: Option<Owner>, ready: &SyncSender<Workspace>) {
     for n in 1_u64.. {
-        let Ok(workspace) = Workspace::make(root.join(n.to_string())) else {
+        let Ok(workspace) = Workspace::make(root.join(n.to_string()), owner) else {
             // No space, perhaps: then the next attempt says so, when it makes its own.
             return;
         };
@@ -163,7 +191,8 @@ fn clean(doomed: &Receiver<PathBuf>) {
 
 /// Removes a directory with all in it, also what its job has made unreadable.
 fn remove_tree(path: &Path) {
-    if fs::remove_dir_all(path).is_ok() {
+    // Root needs no permission, and must not be led by a job that still runs to give some to what a link points to.
+    if fs::remove_dir_all(path).is_ok() || nix::unistd::geteuid().is_root() {
         return;
     }
     make_removable(path);
@@ -189,14 +218,21 @@ pub(super) fn directory_of_user(base: &Path) -> PathBuf {
 
 /// Makes a directory for this user alone, or finds that it is one.
 pub(super) fn private_directory(path: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
+    own_directory(path, PRIVATE)
+}
+
+/// The same; with `PASSABLE` others may pass through, but neither list nor change it.
+fn own_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => return other,
     }
     let metadata = fs::symlink_metadata(path)?;
-    let ours =
-        metadata.is_dir() && metadata.uid() == nix::unistd::getuid().as_raw() && metadata.mode() & 0o077 == 0;
-    if ours {
+    let belongs = metadata.is_dir() && metadata.uid() == nix::unistd::getuid().as_raw();
+    if belongs && metadata.mode() & !PASSABLE & 0o777 == 0 {
+        if metadata.mode() & mode != mode {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
         return Ok(());
     }
     let text = format!("{} is not a directory of this user alone (mode 0700)", path.display());
@@ -215,7 +251,7 @@ mod tests {
     #[test]
     fn a_touched_directory_is_never_handed_out_again() {
         let base = tempfile::tempdir().unwrap();
-        let mut workspaces = Workspaces::open(base.path()).unwrap();
+        let mut workspaces = Workspaces::open(base.path(), None).unwrap();
         let workspace = workspaces.take().unwrap();
         let path = workspace.path().to_owned();
         fs::write(path.join("x"), "y").unwrap();
@@ -229,7 +265,7 @@ mod tests {
     #[test]
     fn what_was_cleaned_up_is_made_anew() {
         let base = tempfile::tempdir().unwrap();
-        let mut workspaces = Workspaces::open(base.path()).unwrap();
+        let mut workspaces = Workspaces::open(base.path(), None).unwrap();
         let first = workspaces.take().unwrap();
         // Directories are still being prepared there.
         while fs::remove_dir_all(workspaces.root()).is_err() {}
@@ -243,7 +279,7 @@ mod tests {
     #[test]
     fn an_untouched_directory_is() {
         let base = tempfile::tempdir().unwrap();
-        let mut workspaces = Workspaces::open(base.path()).unwrap();
+        let mut workspaces = Workspaces::open(base.path(), None).unwrap();
         let workspace = workspaces.take().unwrap();
         let path = workspace.path().to_owned();
 

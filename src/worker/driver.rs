@@ -391,7 +391,7 @@ impl Driver {
             told.name,
             told.pool
         );
-        let user = facts::user();
+        let (user, _) = self.options.jobs_user();
         greet!("jobs run as {user}, with no isolation. Waiting for jobs (Ctrl-C drains, again to stop now)");
         if let Some(owner) = &told.only_owner {
             greet!(
@@ -413,6 +413,7 @@ async fn meet_executor(
     let executor = ExecutorOptions {
         directory: executor_directory(home),
         work_directory: options.work_directory.clone(),
+        run_as: options.run_as.clone(),
         timing: options.timing,
     };
     for _ in 0..MEETINGS_MAX {
@@ -440,6 +441,7 @@ fn carried_of(journal: &JournalOf, boot: &str) -> Carried {
 fn facts_of(options: &JoinOptions, incarnation: Incarnation, began: Timestamp) -> Facts {
     let mut labels = facts::labels();
     labels.extend(options.labels.clone());
+    let (user, uid) = options.jobs_user();
     Facts {
         boot_id: facts::boot_id(),
         incarnation,
@@ -447,9 +449,9 @@ fn facts_of(options: &JoinOptions, incarnation: Incarnation, began: Timestamp) -
         slots: options.slots.min(limits::SLOTS_MAX),
         labels,
         memory_bytes: facts::memory_bytes(),
-        uid: facts::uid(),
+        uid,
         trust: options.trust,
-        user: facts::user(),
+        user,
         pid: std::process::id(),
     }
 }

@@ -24,7 +24,6 @@ pub use self::renewal::{Renewed, renew};
 use crate::core::id::Fingerprint;
 use crate::core::membership::SubmitterTrust;
 use crate::core::refusal::Refusal;
-use crate::process::facts;
 use crate::store::place::{StateRoot, Surroundings};
 
 /// Why a worker cannot join, for good.
@@ -75,7 +74,7 @@ fn check_bash() -> Result<(), JoinError> {
 fn check_root(options: &JoinOptions) -> Result<(), JoinError> {
     let local_owner_only =
         matches!(options.pool, PoolAddress::Local(_)) && options.trust == SubmitterTrust::OwnerOnly;
-    if facts::uid() != 0 || options.root == RootJobs::Allowed || local_owner_only {
+    if options.jobs_user().1 != 0 || options.root == RootJobs::Allowed || local_owner_only {
         return Ok(());
     }
     let refused = Refusal::new("root-refused", "a worker does not run jobs as root")

@@ -9,6 +9,8 @@ use crate::core::timing::Timing;
 use crate::net::dial::Route;
 use crate::net::proxy::Proxies;
 use crate::net::token::Token;
+use crate::process::facts;
+use crate::process::run_as::JobUser;
 
 /// How a worker is started.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct JoinOptions {
     pub state: Option<PathBuf>,
     /// Whose jobs it takes on its pool's own machine.
     pub trust: SubmitterTrust,
+    /// As whom jobs run; none: as this process's user.
+    pub run_as: Option<JobUser>,
     /// Whether it may run jobs as root.
     pub root: RootJobs,
     /// Whether a person watches it.
@@ -43,6 +47,14 @@ impl JoinOptions {
     /// How it dials.
     pub(super) fn route(&self) -> Route {
         Route { timing: self.timing, proxies: self.proxies.clone() }
+    }
+
+    /// As whom jobs run: name and number.
+    pub(super) fn jobs_user(&self) -> (String, u32) {
+        match &self.run_as {
+            Some(user) => (user.name.clone(), user.credentials.uid),
+            None => (facts::user(), facts::uid()),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod documents;
 mod first_minute;
 mod golden;
 mod hostile;
+mod hostile_jobs;
 mod matrix;
 mod membership;
 mod nat;

@@ -1,8 +1,6 @@
 //! One attempt at its executor: from the launch to the last acknowledged byte.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -126,12 +124,9 @@ impl Executor {
         let Phase::Waiting(launch) = &attempt.phase else { return Ok(()) };
         // What is made from here on is given back when the attempt ends, however far it came.
         let workspace = attempt.workspace.insert(self.workspaces.take()?);
-        let (directory, script_file) = (&self.options.directory, &mut attempt.script_file);
+        let (workspaces, script_file) = (&self.workspaces, &mut attempt.script_file);
         let arguments = launch::arguments(launch, |script| {
-            let path = directory.join(format!("script-{}-{}", fence.task, fence.attempt));
-            let mut file =
-                fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-            file.write_all(script)?;
+            let path = workspaces.write_script(&format!("script-{fence}"), script)?;
             Ok(script_file.insert(path).clone())
         })?;
         let (pipes, outputs) = Pipes::new()?;
@@ -185,7 +180,7 @@ impl Executor {
             self.workspaces.give_back(workspace);
         }
         if let Some(path) = attempt.script_file.take() {
-            // It is in our own directory, and gone with it at the latest.
+            // It lies beside the workspaces, and is gone with them at the latest.
             let _ = fs::remove_file(path);
         }
         attempt.phase = Phase::Ended(end.clone());

@@ -20,6 +20,7 @@ use super::attempt::Attempt;
 use super::watched::{Source, Watch};
 use super::{Executor, Phase};
 use crate::process::packet::{Done, FromKeeper, Run, SpawnStep, ToKeeper};
+use crate::process::run_as::Credentials;
 use crate::process::{signal, tree};
 
 /// Processes that a keeper's death leaves to us get so long to die; what cannot be killed must not hold up the others.
@@ -34,6 +35,8 @@ pub(super) struct Keepers {
     lock: Flock<File>,
     /// The limit of open files that jobs find.
     files: u64,
+    /// As whom jobs run.
+    run_as: Option<Credentials>,
 }
 
 struct Keeper {
@@ -50,8 +53,8 @@ impl Keeper {
 }
 
 impl Keepers {
-    pub(super) fn new(lock: Flock<File>, files: u64) -> Self {
-        Self { all: BTreeMap::new(), idle: Vec::new(), last: 0, lock, files }
+    pub(super) fn new(lock: Flock<File>, files: u64, run_as: Option<Credentials>) -> Self {
+        Self { all: BTreeMap::new(), idle: Vec::new(), last: 0, lock, files, run_as }
     }
 
     /// Tells everybody who runs something.
@@ -115,6 +118,7 @@ impl Executor {
         let process = Command::new("/proc/self/exe")
             .arg0("clusterctl")
             .args(["keeper", "--files", &self.keepers.files.to_string()])
+            .args(self.keepers.run_as.iter().flat_map(|user| ["--run-as".to_owned(), user.to_string()]))
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(self.keepers.lock.try_clone()?))
             .spawn()?;
@@ -221,6 +225,7 @@ fn spawn_failure(step: SpawnStep, errno: i32) -> String {
     let words = crate::core::refusal::os_words(&error);
     match step {
         SpawnStep::Clone => format!("cannot make a process: {words}"),
+        SpawnStep::User => format!("cannot become the user of --run-as: {words}"),
         SpawnStep::Directory => format!("cannot enter its directory: {words}"),
         SpawnStep::Execute => format!("cannot run /bin/bash: {words}"),
     }
