@@ -123,6 +123,8 @@ pub const FRAME_BYTES_BELIEVED: usize = 128 << 10;
 pub const BACKLOG_BYTES_ENOUGH: usize = 4 << 20;
 /// Bytes that a peer has not taken, beyond which it is cut: it asks, and does not read the answers.
 pub const BACKLOG_BYTES_MAX: usize = 16 << 20;
+/// What a peer that does not read makes us keep beside that, in bytes, about: what is half sent, and what is encrypted.
+pub const BACKLOG_BYTES_BESIDE: usize = 128 << 10;
 /// What all peers of a pool together make it keep for them, in bytes; beyond it the peer with most is cut.
 pub const PEERS_BYTES_MAX: usize = 256 << 20;
 /// Followings on one connection: each may have read 256 KiB ahead of a peer that does not take them.

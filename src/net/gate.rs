@@ -189,7 +189,8 @@ impl GateState {
 
     fn settle(&self, within: Result<(), Excess>) -> Result<(), Excess> {
         if let Some(account) = &*self.0.account.borrow() {
-            account.set(self.backlog() + self.counts().their_bytes);
+            let beside = if self.backlog() > 0 { limits::BACKLOG_BYTES_BESIDE } else { 0 };
+            account.set(self.backlog() + beside + self.counts().their_bytes);
         }
         if let Err(excess) = within {
             self.exceed(excess);

@@ -1,10 +1,12 @@
 //! The coalescing writer: capnp-rpc flushes after every message, this one sends what has accumulated when its turn comes.
 //!
-//! The writer only fills a buffer; a pump, polled beside the RPC system, empties it. Merging messages saves a quarter of
+//! The writer only fills chunks; a pump, polled beside the RPC system, empties them. Merging messages saves a quarter of
 //! the processor time of a call. The writer never waits: what waits would pile up before it, where nobody counts. Instead
-//! what the peer has not taken is counted here, and beyond a bound the peer is cut.
+//! what the peer has not taken is counted here, and beyond a bound the peer is cut. What it has taken is given back chunk
+//! by chunk, so that what is counted is about what is kept.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,11 +16,16 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::gate::GateState;
 
-/// An emptied buffer that grew beyond this is not kept, in bytes: most of the time little is to be sent.
-const BUFFER_KEPT_BYTES: usize = 64 << 10;
+/// What is sent at a time, in bytes: as much as TLS takes at once.
+const CHUNK_BYTES: usize = 64 << 10;
 
 struct Shared {
-    buffer: Vec<u8>,
+    /// In order; all but the last are full.
+    chunks: VecDeque<Vec<u8>>,
+    /// Bytes in them.
+    waiting: usize,
+    /// An emptied chunk, for the next one.
+    spare: Vec<u8>,
     /// Bytes that the pump has taken and the peer has not.
     under_way: usize,
     closed: bool,
@@ -38,8 +45,16 @@ pub struct Pump<W> {
 
 /// A writer and its pump; `state` is told what the peer has not taken.
 pub fn coalescing<W>(stream: W, state: GateState) -> (CoalescingWriter, Pump<W>) {
-    let shared = Shared { buffer: Vec::new(), under_way: 0, closed: false, failed: false, pump: None, state };
-    let shared = Rc::new(RefCell::new(shared));
+    let shared = Rc::new(RefCell::new(Shared {
+        chunks: VecDeque::new(),
+        waiting: 0,
+        spare: Vec::new(),
+        under_way: 0,
+        closed: false,
+        failed: false,
+        pump: None,
+        state,
+    }));
     (CoalescingWriter(Rc::clone(&shared)), Pump { shared, stream })
 }
 
@@ -49,13 +64,13 @@ impl AsyncWrite for CoalescingWriter {
         if shared.failed || shared.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let backlog = shared.buffer.len() + shared.under_way + bytes.len();
+        let backlog = shared.waiting + shared.under_way + bytes.len();
         if let Err(excess) = shared.state.waits(backlog) {
             shared.failed = true;
-            shared.buffer = Vec::new();
+            (shared.chunks, shared.waiting) = (VecDeque::new(), 0);
             return Poll::Ready(Err(io::Error::other(excess)));
         }
-        shared.buffer.extend_from_slice(bytes);
+        shared.append(bytes);
         if let Some(pump) = shared.pump.take() {
             pump.wake();
         }
@@ -80,10 +95,23 @@ impl Drop for CoalescingWriter {
 }
 
 impl Shared {
+    fn append(&mut self, mut bytes: &[u8]) {
+        self.waiting += bytes.len();
+        while !bytes.is_empty() {
+            if self.chunks.back().is_none_or(|last| last.len() == CHUNK_BYTES) {
+                self.chunks.push_back(std::mem::take(&mut self.spare));
+            }
+            let last = self.chunks.back_mut().expect("one was just made if there was none");
+            let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - last.len()));
+            last.extend_from_slice(now);
+            bytes = later;
+        }
+    }
+
     fn sent(&mut self, bytes: usize) {
         self.under_way -= bytes;
         // Less than before is within the bound.
-        let _ = self.state.waits(self.buffer.len() + self.under_way);
+        let _ = self.state.waits(self.waiting + self.under_way);
     }
 
     fn close(&mut self) {
@@ -100,43 +128,45 @@ impl<W: AsyncWrite + Unpin> Pump<W> {
     /// # Errors
     /// When the peer is gone.
     pub async fn run(mut self) -> io::Result<()> {
-        let mut batch = Vec::new();
-        while self.take(&mut batch).await {
-            if let Err(error) = self.send(&batch).await {
+        while let Some(mut chunk) = self.take().await {
+            if let Err(error) = self.send(&chunk).await {
                 self.shared.borrow_mut().failed = true;
                 return Err(error);
             }
-            batch.clear();
-            if batch.capacity() > BUFFER_KEPT_BYTES {
-                batch = Vec::new();
-            }
+            chunk.clear();
+            self.shared.borrow_mut().spare = chunk;
         }
         self.stream.shutdown().await
     }
 
-    async fn send(&mut self, mut batch: &[u8]) -> io::Result<()> {
-        while !batch.is_empty() {
-            let sent = self.stream.write(batch).await?;
+    async fn send(&mut self, mut chunk: &[u8]) -> io::Result<()> {
+        while !chunk.is_empty() {
+            let sent = self.stream.write(chunk).await?;
             if sent == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            batch = &batch[sent..];
+            chunk = &chunk[sent..];
             self.shared.borrow_mut().sent(sent);
         }
         self.stream.flush().await
     }
 
-    /// Waits for something to send; `false` when nothing will ever come.
-    async fn take(&mut self, batch: &mut Vec<u8>) -> bool {
+    /// Waits for something to send; none when nothing will ever come.
+    async fn take(&mut self) -> Option<Vec<u8>> {
         std::future::poll_fn(|cx| {
             let mut shared = self.shared.borrow_mut();
-            if shared.buffer.is_empty() && !shared.closed {
-                shared.pump = Some(cx.waker().clone());
-                return Poll::Pending;
+            match shared.chunks.pop_front() {
+                Some(chunk) => {
+                    shared.waiting -= chunk.len();
+                    shared.under_way = chunk.len();
+                    Poll::Ready(Some(chunk))
+                }
+                None if shared.closed => Poll::Ready(None),
+                None => {
+                    shared.pump = Some(cx.waker().clone());
+                    Poll::Pending
+                }
             }
-            std::mem::swap(&mut shared.buffer, batch);
-            shared.under_way = batch.len();
-            Poll::Ready(!batch.is_empty())
         })
         .await
     }
@@ -167,5 +197,30 @@ mod tests {
         let refused = writer.write_all(&vec![1; limits::BACKLOG_BYTES_MAX]).await;
         assert!(refused.is_err());
         assert_eq!(state.excess(), Some(Excess::Backlog));
+    }
+
+    #[tokio::test]
+    async fn whatever_is_written_arrives_in_order_and_nothing_is_kept_of_it() {
+        let state = GateState::new(0, Timestamp::default());
+        let (near, mut far) = tokio::io::duplex(1000);
+        let (mut writer, pump) = coalescing(near, state.clone());
+        let sizes = [1, 70_000, CHUNK_BYTES, 0, 3 * CHUNK_BYTES + 5, 7];
+        let written: Vec<u8> = (0..sizes.iter().sum()).map(|n: usize| (n % 251) as u8).collect();
+        let mut rest = &written[..];
+        for size in sizes {
+            writer.write_all(&rest[..size]).await.unwrap();
+            rest = &rest[size..];
+        }
+        assert_eq!(state.backlog(), written.len());
+        drop(writer);
+
+        let mut read = Vec::new();
+        let (sent, received) =
+            tokio::join!(pump.run(), tokio::io::AsyncReadExt::read_to_end(&mut far, &mut read));
+
+        sent.unwrap();
+        received.unwrap();
+        assert!(read == written);
+        assert_eq!(state.backlog(), 0);
     }
 }

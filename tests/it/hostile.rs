@@ -397,6 +397,42 @@ async fn a_peer_that_never_reads_is_cut() {
 }
 
 #[tokio::test]
+async fn a_thousand_peers_that_do_not_read_share_one_budget_and_those_with_most_go() {
+    // Each stays below its own bound: together they are beyond that of all.
+    const PEERS: usize = 1000;
+    const ANSWERS: u32 = 1;
+    let scene = Scene::new().await;
+    let job = scene.waiting_job(1 << 19);
+    let mut peers = Vec::new();
+    for _ in 0..PEERS {
+        let mut peer = scene.mallory().await;
+        peer.send(&job_call(2, job)).await.unwrap();
+        for question in 3..3 + ANSWERS {
+            // One that was cut for another's sake is cut.
+            let _ = peer.send(&request(question, 2, &[0], job::Client::TYPE_ID, 1, |_| {})).await;
+        }
+        peers.push(peer);
+    }
+
+    wait_until("some have gone", || scene.log().contains("the largest share of more than"));
+    let Scene { cluster, ann, mut bystander, .. } = scene;
+    bystander.must_be_served(HELLO + 2).await;
+    let began = Instant::now();
+    ann.run(["jobs"]).ok();
+    let served = began.elapsed();
+    let most = memory(&cluster, "VmHWM:");
+    let log = std::fs::read_to_string(cluster.operator.path().join("pool.log")).unwrap();
+    let cut = log.lines().filter(|line| line.contains("cut a peer")).count();
+    println!(
+        "{PEERS} peers that do not read: {} MiB in all, {cut} cut, another served in {served:?}",
+        most >> 20
+    );
+    assert!(most <= 512 << 20, "the pool had {} MiB", most >> 20);
+    assert!(cut < PEERS && !log.contains("peer=client ann"), "{cut} were cut");
+    drop(peers);
+}
+
+#[tokio::test]
 async fn whoever_keeps_every_capability_is_cut() {
     let scene = Scene::new().await;
     let job = scene.waiting_job(0);
