@@ -162,8 +162,19 @@ struct Hello {
 struct Bounds {
   # What the side that answers accepts on one connection; beyond a bound it cuts the connection.
   frameBytes @0 :UInt32;
+  # Of one frame, after the first answer.
   openCalls @1 :UInt32;
+  # From the call until its answer was finished with.
   exports @2 :UInt32;
+  # Capabilities of this side that the peer holds.
+  openCallsBytes @3 :UInt32;
+  # Frames of open calls, and of answers that were not finished with.
+  unreadBytes @4 :UInt32;
+  # That wait for the peer to read them.
+  callsInARow @5 :UInt32;
+  # Each on what the answer of the one before will bring.
+  answerSteps @6 :UInt32;
+  # From an answer to a capability in it.
 }
 
 struct Welcome {

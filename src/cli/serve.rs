@@ -57,9 +57,16 @@ pub(super) struct ServeArgs {
     /// What the lines for others say instead
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Output that is kept at most, as 20G
+    /// Output that is kept at most, as 20G; 10G if not given
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     output_limit: Option<u64>,
+    /// Tasks of one owner that may wait or run, at most; a million if not given
+    #[arg(long, value_name = "N")]
+    owner_tasks: Option<u64>,
+    /// Memory for what peers have not read or finished with; beyond it the one with most is cut; 256M if not
+    /// given
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    peers_memory: Option<u64>,
     /// Serve and prompt in one terminal
     #[arg(long)]
     repl: bool,
@@ -93,6 +100,10 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
         advertise: args.advertise.clone(),
         state: global.state.clone(),
         output_limit: args.output_limit.unwrap_or(limits::OUTPUT_PER_POOL_BYTES),
+        owner_tasks: args.owner_tasks.unwrap_or(limits::QUEUE_TASKS_PER_OWNER_MAX),
+        peers_memory: args
+            .peers_memory
+            .map_or(limits::PEERS_BYTES_MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         mode: match (args.background, args.repl) {
             (true, _) => Mode::Background,
             (false, true) => Mode::Prompting,

@@ -381,6 +381,7 @@ impl Session {
         }
         let admin = answer.has_admin().then(|| answer.get_admin()).transpose()?;
         let welcome = wire::hello::read_welcome(answer.get_welcome()?)?;
+        state.heed_open_calls(welcome.open_calls);
         Ok(Live { pool: answer.get_pool()?, admin, welcome, key, gone, link })
     }
 

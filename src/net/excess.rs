@@ -35,7 +35,7 @@ pub enum Excess {
     #[error("more than {} bytes that were not read", limits::BACKLOG_BYTES_MAX)]
     Backlog,
     /// All peers together have too much, and it has most.
-    #[error("the largest share of more than {} bytes for all peers", limits::PEERS_BYTES_MAX)]
+    #[error("the largest share of what all peers may have together")]
     Budget,
 }
 

@@ -40,6 +40,8 @@ struct Known {
     frames: RefCell<VecDeque<usize>>,
     ledger: RefCell<Ledger>,
     backlog: Cell<usize>,
+    /// Calls that we may have open at this peer.
+    own_calls: Cell<usize>,
     /// What the peer costs; nothing any more once its connection is over.
     account: RefCell<Option<Rc<Account>>>,
     excess: Cell<Option<Excess>>,
@@ -69,6 +71,7 @@ impl GateState {
             frames: RefCell::default(),
             ledger: RefCell::default(),
             backlog: Cell::new(0),
+            own_calls: Cell::new(limits::OWN_CALLS_MAX),
             account: RefCell::new(account.map(Rc::new)),
             excess: Cell::new(None),
             cut: RefCell::default(),
@@ -80,6 +83,12 @@ impl GateState {
     /// The peer's first call has been answered: frames may be as large as they ever may.
     pub fn open(&self) {
         self.0.bound.set(limits::FRAME_BYTES_MAX);
+    }
+
+    /// The peer has said how many calls it lets us have open: of few, half.
+    pub fn heed_open_calls(&self, bound: u32) {
+        let half = usize::try_from(bound / 2).unwrap_or(usize::MAX);
+        self.0.own_calls.set(half.clamp(1, limits::OWN_CALLS_MAX));
     }
 
     /// When a byte last came.
@@ -135,7 +144,7 @@ impl GateState {
     /// Whether one more call of ours keeps below what the peer accepts, and is worth making: it reads.
     pub fn may_call(&self) -> bool {
         let counts = self.counts();
-        counts.our_calls < limits::OWN_CALLS_MAX
+        counts.our_calls < self.0.own_calls.get()
             && counts.our_bytes < limits::OWN_CALLS_BYTES_MAX
             && self.backlog() < limits::BACKLOG_BYTES_ENOUGH
     }

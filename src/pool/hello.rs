@@ -1,6 +1,7 @@
 //! The first words between a pool and whoever has come.
 
 use super::shared::Shared;
+use crate::core::limits;
 use crate::core::refusal::Refusal;
 use crate::schema::types_capnp;
 use crate::wire;
@@ -29,6 +30,7 @@ pub(super) fn welcome(shared: &Shared, you: &str, owner: &str, to: types_capnp::
         uid: shared.info.uid,
         you: you.to_owned(),
         owner: owner.to_owned(),
+        open_calls: limits::OPEN_CALLS_MAX,
         successions: shared.keys.successions(),
     };
     wire::hello::write_welcome(&welcome, to);

@@ -182,7 +182,7 @@ fn start_threads(
     let mut store = SqliteStore::open(&info.state)?;
     let epoch = store.acquire()?;
     let host = Host { boot_id: info.boot_id.clone(), uid: info.uid, owner: info.owner.clone() };
-    let mut pool = Pool::new(options.timing, host);
+    let mut pool = Pool::new(options.timing, host).with_tasks_per_owner(options.owner_tasks);
     store::replay(&mut store, &mut pool, clock::boottime())?;
     pool.start(clock::now(), epoch);
     let identities: Identities = Arc::new(RwLock::new(pool.identities().collect::<HashMap<_, _>>()));
@@ -216,7 +216,7 @@ fn start_threads(
         stop,
         clients: Arc::new(AtomicUsize::new(0)),
         last_connection: Arc::new(AtomicU64::new(0)),
-        budget: Budget::new(limits::PEERS_BYTES_MAX),
+        budget: Budget::new(options.peers_memory),
         anteroom: Anteroom::default(),
     };
     Ok((shared, threads))

@@ -18,6 +18,10 @@ pub struct ServeOptions {
     pub state: Option<PathBuf>,
     /// Output that is kept at most, in bytes.
     pub output_limit: u64,
+    /// Tasks of one owner that have not ended, at most.
+    pub owner_tasks: u64,
+    /// What all peers together make it keep for them, in bytes; beyond it the one with most is cut.
+    pub peers_memory: usize,
     /// Who started it.
     pub mode: Mode,
     /// Durations.

@@ -355,8 +355,8 @@ pub(super) fn hello() -> impl Strategy<Value = Hello> {
 
 pub(super) fn welcome() -> impl Strategy<Value = Welcome> {
     let successions = vec(succession(), 0..=limits::FORMER_KEYS_MAX);
-    (hello(), text(), fingerprint(), text(), any::<u32>(), text(), text(), successions).prop_map(
-        |(hello, pool, fingerprint, boot_id, uid, you, owner, successions)| Welcome {
+    (hello(), text(), fingerprint(), text(), any::<u32>(), text(), text(), any::<u32>(), successions)
+        .prop_map(|(hello, pool, fingerprint, boot_id, uid, you, owner, open_calls, successions)| Welcome {
             hello,
             pool,
             fingerprint,
@@ -364,9 +364,9 @@ pub(super) fn welcome() -> impl Strategy<Value = Welcome> {
             uid,
             you,
             owner,
+            open_calls,
             successions,
-        },
-    )
+        })
 }
 
 fn succession() -> impl Strategy<Value = Succession> {

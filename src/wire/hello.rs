@@ -67,6 +67,8 @@ pub struct Welcome {
     pub you: String,
     /// The owner of what the peer submits.
     pub owner: String,
+    /// How many calls it lets a peer have open on one connection.
+    pub open_calls: u32,
     /// What its former keys say of the present one.
     pub successions: Vec<Succession>,
 }
@@ -92,8 +94,13 @@ pub fn write_welcome(welcome: &Welcome, mut to: welcome::Builder<'_>) {
     write(&welcome.hello, to.reborrow().init_hello());
     let mut bounds = to.reborrow().init_bounds();
     bounds.set_frame_bytes(u32::try_from(limits::FRAME_BYTES_MAX).expect("a frame is far below 4 GiB"));
-    bounds.set_open_calls(limits::OPEN_CALLS_MAX);
+    bounds.set_open_calls(welcome.open_calls);
     bounds.set_exports(limits::EXPORTS_MAX);
+    let number = |bound: usize| u32::try_from(bound).expect("a bound is far below 4 Gi");
+    bounds.set_open_calls_bytes(number(limits::OPEN_CALLS_BYTES_MAX));
+    bounds.set_unread_bytes(number(limits::BACKLOG_BYTES_MAX));
+    bounds.set_calls_in_a_row(number(limits::CALLS_IN_A_ROW_MAX));
+    bounds.set_answer_steps(limits::PIPELINE_STEPS_MAX);
     to.set_pool(&welcome.pool);
     to.set_pool_fingerprint(&welcome.fingerprint.0);
     to.set_boot_id(&welcome.boot_id);
@@ -113,6 +120,7 @@ pub fn read_welcome(from: welcome::Reader<'_>) -> Result<Welcome, WireError> {
         uid: from.get_uid(),
         you: text::read(from.get_you(), "a name", limits::OWNER_BYTES_MAX)?,
         owner: text::read(from.get_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
+        open_calls: from.get_bounds()?.get_open_calls(),
         successions: succession::read_all(from.get_successions()?)?,
     })
 }

@@ -127,7 +127,9 @@ async fn try_registrar(
         error => error.into(),
     })?;
     let (running, answer) = hello(connection, address, options.timing).await?;
-    Ok((running, answer.get()?.get_registrar()?))
+    let said = answer.get()?;
+    running.state.heed_open_calls(wire::hello::read_welcome(said.get_welcome()?)?.open_calls);
+    Ok((running, said.get_registrar()?))
 }
 
 /// A worker's first words, and the pool's: they change nothing there, also while the worker is connected.

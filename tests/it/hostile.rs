@@ -414,7 +414,7 @@ async fn a_thousand_peers_that_do_not_read_share_one_budget_and_those_with_most_
         peers.push(peer);
     }
 
-    wait_until("some have gone", || scene.log().contains("the largest share of more than"));
+    wait_until("some have gone", || scene.log().contains("the largest share of what all peers"));
     let Scene { cluster, ann, mut bystander, .. } = scene;
     bystander.must_be_served(HELLO + 2).await;
     let began = Instant::now();

@@ -45,6 +45,7 @@ pub use self::view::{JobPage, Load, WatchError, WatchStart, WorkerPage, info_of_
 pub use self::worker::{Hearing, Intake, Worker};
 
 use super::id::{ConnectionId, Epoch, Fence, Fingerprint, JobId, RequestId, TokenId, WorkerId};
+use super::limits;
 use super::record::{ClientState, Counters, Record, TokenState};
 use super::scheduler::{Offer, Scheduler};
 use super::time::{Now, Timestamp};
@@ -135,6 +136,7 @@ struct Request {
 pub struct Pool {
     timing: Timing,
     host: Host,
+    tasks_per_owner: u64,
     counters: Counters,
     epoch: Epoch,
     jobs: BTreeMap<JobId, Job>,
@@ -163,6 +165,7 @@ impl Pool {
         Self {
             timing,
             host,
+            tasks_per_owner: limits::QUEUE_TASKS_PER_OWNER_MAX,
             counters: Counters::default(),
             epoch: Epoch::default(),
             jobs: BTreeMap::new(),
@@ -183,6 +186,12 @@ impl Pool {
             relog: relog::Relog::default(),
             turn: batch::Gathered::default(),
         }
+    }
+
+    /// An owner may have so many tasks that have not ended.
+    #[must_use]
+    pub fn with_tasks_per_owner(self, bound: u64) -> Self {
+        Self { tasks_per_owner: bound, ..self }
     }
 
     /// Carries out a record of an earlier life, number `seq` of the log.

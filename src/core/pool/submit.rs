@@ -18,10 +18,15 @@ pub enum SubmitError {
     #[error("this request id was used for another job")]
     RequestReused(JobId),
     /// The owner has too many tasks that have not ended.
-    #[error("the pool's queue is full ({0} jobs of yours)")]
-    QueueFull(u64),
+    #[error("the pool's queue is full: {live} tasks of yours have not ended, at most {bound} may")]
+    QueueFull {
+        /// How many it has.
+        live: u64,
+        /// How many it may.
+        bound: u64,
+    },
     /// The pool has too many tasks that have not ended.
-    #[error("the pool's queue is full ({0} jobs)")]
+    #[error("the pool's queue is full: {0} tasks have not ended")]
     PoolFull(u64),
 }
 
@@ -49,8 +54,8 @@ impl Pool {
         }
         let tasks = spec.task_count();
         let live = self.owners.get(&owner).map_or(0, |used| used.live);
-        if live + tasks > limits::QUEUE_TASKS_PER_OWNER_MAX {
-            return Err(SubmitError::QueueFull(live));
+        if live + tasks > self.tasks_per_owner {
+            return Err(SubmitError::QueueFull { live, bound: self.tasks_per_owner });
         }
         let all: u64 = self.owners.values().map(|used| used.live).sum();
         if all + tasks > limits::QUEUE_TASKS_MAX {

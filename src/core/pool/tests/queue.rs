@@ -117,3 +117,22 @@ fn secrets_are_erased_when_their_job_has_ended_and_the_history_has_none() {
     assert_eq!(batch.into_effects(), [Effect::EraseSecrets(id)]);
     assert_eq!((world.state(job), world.pool.secrets()), (None, Vec::new()));
 }
+
+#[test]
+fn an_owner_has_no_more_tasks_than_it_may_and_others_are_none_the_worse() {
+    let mut world = World::new();
+    world.pool.tasks_per_owner = 2;
+    world.submit(JobSpec::new("true"));
+    world.submit(JobSpec::new("true"));
+    let submit = |owner: &str| Submit {
+        viewer: Viewer::client(owner, owner, "10.0.0.1"),
+        request: RequestId([99; 16]),
+        nonce: JobNonce(99),
+        spec: Arc::new(JobSpec::new("true")),
+    };
+
+    let refused = world.pool.submit(world.now, submit(ANN));
+
+    assert_eq!(refused, Err(SubmitError::QueueFull { live: 2, bound: 2 }));
+    assert!(world.pool.submit(world.now, submit("bob")).is_ok());
+}
