@@ -85,6 +85,9 @@ enum Taken {
 /// Serves a pool until somebody ends it.
 pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result<u8, Failure> {
     let root = find_root(global)?;
+    if global.proxy.is_some() {
+        return Err(Failure::new("usage", "a pool dials nobody: --proxy is for those who come to it"));
+    }
     if args.background {
         detach::detach().map_err(|error| Failure::new("internal", error))?;
         let log = private_pool::state_directory(&root).join(private_pool::LOG);

@@ -32,5 +32,6 @@ mod session;
 mod tap;
 mod terminal;
 mod tidy;
+mod tokens;
 mod trust;
 mod twice;
