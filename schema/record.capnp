@@ -95,6 +95,8 @@ struct PutBack {
     # It is lost, for this reason, and counts as one of those that were allowed.
     neverStarted @2 :Void;
     # It is proven that bash was not started: it does not count.
+    workerLost @3 :Text;
+    # As `retry`, and its worker went down with it.
   }
 }
 
@@ -139,6 +141,8 @@ struct Active {
     cancelled @8 :Types.Cancel;
     # Somebody wants it ended, and it has not yet.
   }
+  workers @9 :UInt32;
+  # Attempts before this one whose worker went down with them.
 }
 
 struct Tried {
@@ -148,6 +152,8 @@ struct Tried {
   # The highest number of an attempt.
   used @2 :UInt32;
   # Attempts that count.
+  workers @3 :UInt32;
+  # Of these, whose worker went down with them.
 }
 
 struct WorkerState {

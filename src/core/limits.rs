@@ -35,6 +35,8 @@ pub const QUEUE_TASKS_PER_OWNER_MAX: u64 = 1_000_000;
 pub const QUEUE_TASKS_MAX: u64 = 10_000_000;
 /// Further attempts that a submit may ask for.
 pub const RETRIES_MAX: u32 = 1000;
+/// Workers that the attempts of one task may take down; then it is given to no other.
+pub const WORKERS_LOST_MAX: u32 = 3;
 /// Executors that a worker may speak of when it registers: the present one and those before it.
 pub const EXECUTORS_CARRIED_MAX: usize = 64;
 /// Followers of one job.

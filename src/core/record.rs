@@ -189,8 +189,19 @@ impl TaskEnded {
 pub enum PutBack {
     /// The attempt is lost (the text says why), and `--retries` allows another.
     Retry(String),
+    /// The same, and its worker went down with it.
+    WorkerLost(String),
     /// It is proven that bash was never started: no attempt was used up.
     NeverStarted,
+}
+
+/// What a task has used up of what it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Attempts that count.
+    pub attempts: u32,
+    /// Of these, whose worker went down with them.
+    pub workers: u32,
 }
 
 /// A job with all that is remembered of its tasks.
@@ -202,8 +213,8 @@ pub struct JobState {
     pub waiting: Vec<(u32, u32)>,
     /// Tasks at workers.
     pub active: Vec<ActiveState>,
-    /// Tasks that wait although they had attempts: index, highest attempt number, attempts that count.
-    pub tried: Vec<(u32, AttemptNumber, u32)>,
+    /// Tasks that wait although they had attempts: index, highest attempt number, what they have used up.
+    pub tried: Vec<(u32, AttemptNumber, Spent)>,
     /// Ended tasks by state.
     pub over: Counts,
     /// Ended otherwise than with exit 0.
@@ -219,8 +230,8 @@ pub struct ActiveState {
     pub index: u32,
     /// The attempt.
     pub attempt: AttemptNumber,
-    /// Attempts that were used up before this one.
-    pub used: u32,
+    /// What was used up before this one.
+    pub spent: Spent,
     /// Where.
     pub worker: WorkerId,
     /// The executor that it was given to.

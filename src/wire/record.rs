@@ -8,7 +8,7 @@ use crate::core::id::{
 };
 use crate::core::limits;
 use crate::core::record::{
-    ActiveState, Assignment, ClientState, Counters, JobEnded, JobState, PutBack, Record, Submission,
+    ActiveState, Assignment, ClientState, Counters, JobEnded, JobState, PutBack, Record, Spent, Submission,
     TaskEnded, TokenState, Validity, WorkerState,
 };
 use crate::core::time::WallTime;
@@ -71,6 +71,7 @@ fn write(record: &Record, mut to: schema::record::Builder<'_>) {
             fence::write(*whose, to.reborrow().init_fence());
             match reason {
                 PutBack::Retry(reason) => to.set_retry(text::reason(reason)),
+                PutBack::WorkerLost(reason) => to.set_worker_lost(text::reason(reason)),
                 PutBack::NeverStarted => to.set_never_started(()),
             }
         }
@@ -116,6 +117,7 @@ fn read(from: schema::record::Reader<'_>) -> Result<Record, WireError> {
                 fence: fence::read(from.get_fence()?)?,
                 reason: match from.which()? {
                     schema::put_back::Retry(reason) => PutBack::Retry(text::read_reason(reason)?),
+                    schema::put_back::WorkerLost(reason) => PutBack::WorkerLost(text::read_reason(reason)?),
                     schema::put_back::NeverStarted(()) => PutBack::NeverStarted,
                 },
             }
@@ -213,11 +215,12 @@ fn write_state(state: &JobState, mut to: schema::job_state::Builder<'_>) {
         write_active(task, active.reborrow().get(n));
     }
     let mut tried = to.reborrow().init_tried(text::count(&state.tried));
-    for (n, (index, last, used)) in (0..).zip(&state.tried) {
+    for (n, (index, last, spent)) in (0..).zip(&state.tried) {
         let mut one = tried.reborrow().get(n);
         one.set_index(*index);
         one.set_last(last.0);
-        one.set_used(*used);
+        one.set_used(spent.attempts);
+        one.set_workers(spent.workers);
     }
     task::write_counts(&state.over, to.reborrow().init_over());
     to.set_started_ms(state.started.map_or(0, |at| at.0));
@@ -235,7 +238,10 @@ fn read_state(from: schema::job_state::Reader<'_>) -> Result<JobState, WireError
         active: active.iter().map(read_active).collect::<Result<_, WireError>>()?,
         tried: tried
             .iter()
-            .map(|one| (one.get_index(), AttemptNumber(one.get_last()), one.get_used()))
+            .map(|one| {
+                let spent = Spent { attempts: one.get_used(), workers: one.get_workers() };
+                (one.get_index(), AttemptNumber(one.get_last()), spent)
+            })
             .collect(),
         over: task::read_counts(from.get_over()?),
         failed: fence::read_ranges(from.get_failed()?, RANGES_MAX)?,
@@ -246,7 +252,8 @@ fn read_state(from: schema::job_state::Reader<'_>) -> Result<JobState, WireError
 fn write_active(active: &ActiveState, mut to: schema::active::Builder<'_>) {
     to.set_index(active.index);
     to.set_attempt(active.attempt.0);
-    to.set_used(active.used);
+    to.set_used(active.spent.attempts);
+    to.set_workers(active.spent.workers);
     to.set_worker(active.worker.0);
     to.set_incarnation(active.incarnation.0);
     to.set_at_ms(active.at.0);
@@ -261,7 +268,7 @@ fn read_active(from: schema::active::Reader<'_>) -> Result<ActiveState, WireErro
     Ok(ActiveState {
         index: from.get_index(),
         attempt: AttemptNumber(from.get_attempt()),
-        used: from.get_used(),
+        spent: Spent { attempts: from.get_used(), workers: from.get_workers() },
         worker: WorkerId(from.get_worker()),
         incarnation: Incarnation(from.get_incarnation()),
         at: WallTime(from.get_at_ms()),

@@ -7,7 +7,7 @@ use crate::core::id::{Fence, JobId};
 use crate::core::outcome::{Cancel, Outcome};
 use crate::core::range::RangeSet;
 use crate::core::record::{
-    Assignment, ClientState, Counters, HistoryItem, JobState, PutBack, Record, Submission, TaskEnded,
+    Assignment, ClientState, Counters, HistoryItem, JobState, PutBack, Record, Spent, Submission, TaskEnded,
     TokenState, Validity, WorkerState,
 };
 use crate::core::time::{Timestamp, WallTime};
@@ -74,10 +74,10 @@ impl Pool {
             if !job.waiting.remove(index) {
                 continue;
             }
-            let used = job.tried.remove(&index).map_or(0, |tried| tried.used);
+            let spent = job.tried.remove(&index).map_or(Spent::default(), |tried| tried.spent);
             let active = Active {
                 attempt,
-                used,
+                spent,
                 worker: assignment.worker,
                 incarnation: assignment.incarnation,
                 at: assignment.at,
@@ -113,11 +113,16 @@ impl Pool {
     fn apply_put_back(&mut self, fence: Fence, reason: &PutBack) {
         let Some(active) = self.take_active(fence) else { return };
         let job = self.jobs.get_mut(&fence.task.job).expect("the attempt was just taken from it");
-        let used = match reason {
-            PutBack::Retry(_) => active.used + 1,
-            PutBack::NeverStarted => active.used,
-        };
-        job.tried.insert(fence.task.index, Tried { last: fence.attempt, used });
+        let mut spent = active.spent;
+        match reason {
+            PutBack::Retry(_) => spent.attempts += 1,
+            PutBack::WorkerLost(_) => {
+                spent.attempts += 1;
+                spent.workers += 1;
+            }
+            PutBack::NeverStarted => {}
+        }
+        job.tried.insert(fence.task.index, Tried { last: fence.attempt, spent });
         job.waiting.insert(fence.task.index);
         self.refresh_waiting(fence.task.job);
     }

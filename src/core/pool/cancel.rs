@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::core::attempt::AttemptEnd;
 use crate::core::audit::AuditKind;
 use crate::core::id::{Fence, JobId, WorkerId};
+use crate::core::limits;
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
 use crate::core::range::RangeSet;
@@ -35,6 +36,15 @@ pub enum AbandonError {
     /// None of the tasks is unknown.
     #[error("not unknown")]
     NotUnknown,
+}
+
+/// What was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// An attempt alone.
+    Attempt,
+    /// Its worker with it.
+    Worker,
 }
 
 impl Pool {
@@ -107,15 +117,21 @@ impl Pool {
     }
 
     /// An attempt is proven dead, or its time is over: its task waits again if `--retries` allows, else it is lost. One
-    /// that was to be cancelled is cancelled.
-    pub(super) fn lose(&mut self, now: Now, fence: Fence, reason: &str) {
+    /// that was to be cancelled is cancelled, and one that has taken too many workers down is given to no other.
+    pub(super) fn lose(&mut self, now: Now, fence: Fence, what: Lost, reason: &str) {
         let Some(active) = self.active(fence) else { return };
         let worker = active.worker;
         if let Some(how) = active.cancel {
             self.end_without_report(now, fence, Outcome::Cancelled(how));
+        } else if what == Lost::Worker && active.spent.workers + 1 >= limits::WORKERS_LOST_MAX {
+            self.end_without_report(now, fence, Outcome::Quarantined);
         } else if self.jobs[&fence.task.job].may_retry(active) {
             self.tell(fence, worker, TaskEventKind::AttemptLost(reason.to_owned()));
-            self.record(now, Record::PutBack { fence, reason: PutBack::Retry(reason.to_owned()) });
+            let reason = match what {
+                Lost::Attempt => PutBack::Retry(reason.to_owned()),
+                Lost::Worker => PutBack::WorkerLost(reason.to_owned()),
+            };
+            self.record(now, Record::PutBack { fence, reason });
         } else {
             self.end_without_report(now, fence, Outcome::Lost(reason.to_owned()));
         }

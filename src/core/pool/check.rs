@@ -31,7 +31,7 @@ impl Pool {
             assert_eq!(job.waiting.difference(&all).len(), 0, "job {id}: no task is made up");
             for (&index, active) in &job.active {
                 assert!(!job.waiting.contains(index), "{id}.{index} waits and is at a worker");
-                assert!(active.used <= spec.retries, "{id}.{index} has more attempts than allowed");
+                assert!(active.spent.attempts <= spec.retries, "{id}.{index} has more attempts than allowed");
                 assert!(all.contains(index), "{id}.{index} is made up");
                 let unknown = active.unknown_since.is_some();
                 assert!(active.doomed.is_none() || unknown, "{id}.{index} is doomed and not unknown");

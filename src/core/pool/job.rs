@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::core::id::{AttemptNumber, Fence, Incarnation, TaskId, WorkerId};
 use crate::core::outcome::{Cancel, Outcome};
 use crate::core::range::RangeSet;
-use crate::core::record::{ActiveState, JobEnded, JobState, Submission};
+use crate::core::record::{ActiveState, JobEnded, JobState, Spent, Submission};
 use crate::core::scheduler::ClassKey;
 use crate::core::time::{Timestamp, WallTime};
 use crate::core::view::{Counts, TaskState};
@@ -36,15 +36,16 @@ pub struct Job {
 pub(super) struct Tried {
     /// Highest number given.
     pub(super) last: AttemptNumber,
-    /// How many of them count.
-    pub(super) used: u32,
+    /// What they used up.
+    pub(super) spent: Spent,
 }
 
 /// A task at a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Active {
     pub(super) attempt: AttemptNumber,
-    pub(super) used: u32,
+    /// What was used up before it.
+    pub(super) spent: Spent,
     pub(super) worker: WorkerId,
     pub(super) incarnation: Incarnation,
     pub(super) at: WallTime,
@@ -114,15 +115,15 @@ impl Job {
         Fence { nonce: self.submission.nonce, task: TaskId { job: self.submission.job, index }, attempt }
     }
 
-    /// The number of a waiting task's next attempt, and how many were used up before.
-    pub(super) fn next_attempt(&self, index: u32) -> (AttemptNumber, u32) {
+    /// The number of a waiting task's next attempt.
+    pub(super) fn next_attempt(&self, index: u32) -> AttemptNumber {
         let tried = self.tried.get(&index).copied().unwrap_or_default();
-        (AttemptNumber(tried.last.0 + 1), tried.used)
+        AttemptNumber(tried.last.0 + 1)
     }
 
     /// Whether another attempt is allowed when this one is lost.
     pub(super) fn may_retry(&self, active: &Active) -> bool {
-        active.cancel.is_none() && active.used < self.submission.spec.retries
+        active.cancel.is_none() && active.spent.attempts < self.submission.spec.retries
     }
 
     /// Whether an attempt of it runs under a lease.
@@ -153,7 +154,7 @@ impl Job {
             submission: self.submission.clone(),
             waiting: self.waiting.ranges().collect(),
             active: self.active.iter().map(|(&index, active)| active.remembered(index, now)).collect(),
-            tried: self.tried.iter().map(|(&index, tried)| (index, tried.last, tried.used)).collect(),
+            tried: self.tried.iter().map(|(&index, tried)| (index, tried.last, tried.spent)).collect(),
             over: self.over,
             failed: self.failed.ranges().collect(),
             started: self.started,
@@ -176,7 +177,7 @@ impl Job {
         let mut job = Self::new(state.submission.clone());
         job.waiting = RangeSet::of(&state.waiting);
         job.active = state.active.iter().map(|active| (active.index, Active::restored(active))).collect();
-        job.tried = state.tried.iter().map(|&(index, last, used)| (index, Tried { last, used })).collect();
+        job.tried = state.tried.iter().map(|&(index, last, spent)| (index, Tried { last, spent })).collect();
         job.over = state.over;
         job.failed = RangeSet::of(&state.failed);
         job.started = state.started;
@@ -213,7 +214,7 @@ impl Active {
         ActiveState {
             index,
             attempt: self.attempt,
-            used: self.used,
+            spent: self.spent,
             worker: self.worker,
             incarnation: self.incarnation,
             at: self.at,
@@ -225,7 +226,7 @@ impl Active {
     fn restored(state: &ActiveState) -> Self {
         Self {
             attempt: state.attempt,
-            used: state.used,
+            spent: state.spent,
             worker: state.worker,
             incarnation: state.incarnation,
             at: state.at,

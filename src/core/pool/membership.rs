@@ -15,6 +15,7 @@ use crate::core::view::TaskEventKind;
 
 use super::apply::is_retryable;
 use super::batch::Effect;
+use super::cancel::Lost;
 use super::job::Phase;
 use super::worker::{Hearing, Intake};
 use super::{Pool, Viewer};
@@ -190,7 +191,7 @@ impl Pool {
         } else if arrival.never_started(fence) {
             self.never_started(now, fence);
         } else {
-            self.lose(now, fence, "the worker's executor ended");
+            self.lose(now, fence, Lost::Worker, "the worker's executor ended");
         }
     }
 
@@ -311,7 +312,7 @@ impl Pool {
                 Outcome::Lost(reason) | Outcome::SpawnFailed(reason) => reason.clone(),
                 other => format!("{other:?}"),
             };
-            self.lose(now, end.fence, &reason);
+            self.lose(now, end.fence, Lost::Attempt, &reason);
             return;
         }
         let run_ms = i64::try_from(end.usage.run.as_millis()).unwrap_or(i64::MAX);
@@ -352,7 +353,7 @@ impl Pool {
             } else if active.phase == Phase::Sent {
                 self.never_started(now, fence);
             } else {
-                self.lose(now, fence, "the worker was stopped");
+                self.lose(now, fence, Lost::Attempt, "the worker was stopped");
             }
         }
     }
@@ -383,7 +384,7 @@ impl Pool {
             if self.active(fence).is_some_and(|active| job.may_retry(active)) {
                 self.doom(now, fence);
             } else {
-                self.lose(now, fence, "its worker was removed");
+                self.lose(now, fence, Lost::Attempt, "its worker was removed");
             }
         }
         Ok(lost)

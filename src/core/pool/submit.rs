@@ -99,7 +99,7 @@ impl Pool {
     fn assign(&mut self, now: Now, id: JobId, worker: WorkerId) {
         let job = self.jobs.get(&id).expect("the scheduler knows live jobs only");
         let index = job.waiting.first().expect("the scheduler knows jobs with waiting tasks only");
-        let (attempt, _) = job.next_attempt(index);
+        let attempt = job.next_attempt(index);
         let fence = job.fence(index, attempt);
         let lease = job.is_leased().then_some(self.timing.lease);
         let to = &self.workers[&worker];

@@ -7,6 +7,8 @@ use crate::core::time::{Now, Timestamp};
 use crate::core::view::TaskEventKind;
 
 use super::Pool;
+use super::apply::stands;
+use super::cancel::Lost;
 use super::worker::Hearing;
 
 /// What to look at again.
@@ -111,7 +113,12 @@ impl Pool {
             self.timers.insert((until, Timer::Lapse(fence)));
             return;
         }
-        let worker = self.active(fence).map(|active| self.worker_name(active.worker)).unwrap_or_default();
-        self.lose(now, fence, &format!("worker {worker} went silent and did not come back"));
+        let Some(worker) = self.active(fence).and_then(|active| self.workers.get(&active.worker)) else {
+            return;
+        };
+        // A person who removes a worker takes it away from what runs there, and not the other way round.
+        let what = if stands(worker.state.validity) { Lost::Worker } else { Lost::Attempt };
+        let reason = format!("worker {} went silent and did not come back", worker.state.name);
+        self.lose(now, fence, what, &reason);
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::core::id::{Epoch, JobNonce, RequestId};
 use crate::core::record::{
-    ActiveState, Assignment, ClientState, Counters, JobEnded, JobState, PutBack, Record, Submission,
+    ActiveState, Assignment, ClientState, Counters, JobEnded, JobState, PutBack, Record, Spent, Submission,
     TaskEnded, TokenState, Validity, WorkerState,
 };
 
@@ -45,21 +45,25 @@ prop_compose! {
     }
 }
 
+fn spent() -> impl Strategy<Value = Spent> {
+    (any::<u32>(), any::<u32>()).prop_map(|(attempts, workers)| Spent { attempts, workers })
+}
+
 prop_compose! {
     fn active()(
-        (index, attempt, used) in (any::<u32>(), attempt_number(), any::<u32>()),
+        (index, attempt, spent) in (any::<u32>(), attempt_number(), spent()),
         (worker, incarnation, at) in (worker_id(), incarnation(), moment()),
         (cancel, unknown_ms) in (option::of(cancel()), any::<u64>()),
     ) -> ActiveState {
         let unknown = Duration::from_millis(unknown_ms);
-        ActiveState { index, attempt, used, worker, incarnation, at, cancel, unknown }
+        ActiveState { index, attempt, spent, worker, incarnation, at, cancel, unknown }
     }
 }
 
 prop_compose! {
     fn job_state()(
         (submission, waiting, failed) in (submission(), ranges(), ranges()),
-        (active, tried) in (vec(active(), 0..4), vec((any::<u32>(), attempt_number(), any::<u32>()), 0..4)),
+        (active, tried) in (vec(active(), 0..4), vec((any::<u32>(), attempt_number(), spent()), 0..4)),
         (over, started) in (counts(), option::of(some_moment())),
     ) -> JobState {
         JobState { submission, waiting, active, tried, over, failed, started }
@@ -111,7 +115,11 @@ prop_compose! {
 pub(in crate::wire) fn record() -> impl Strategy<Value = Record> {
     let counters =
         (job_id(), worker_id(), token_id()).prop_map(|(job, worker, token)| Counters { job, worker, token });
-    let put_back = prop_oneof![text().prop_map(PutBack::Retry), Just(PutBack::NeverStarted)];
+    let put_back = prop_oneof![
+        text().prop_map(PutBack::Retry),
+        text().prop_map(PutBack::WorkerLost),
+        Just(PutBack::NeverStarted),
+    ];
     prop_oneof![
         any::<u64>().prop_map(|epoch| Record::PoolStarted(Epoch(epoch))),
         counters.prop_map(Record::Counters),

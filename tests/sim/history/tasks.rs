@@ -54,7 +54,10 @@ impl Jobs {
             Record::Ended(ended) => {
                 self.take(ended.end.fence);
             }
-            Record::PutBack { fence, reason: PutBack::Retry(_) | PutBack::NeverStarted } => {
+            Record::PutBack {
+                fence,
+                reason: PutBack::Retry(_) | PutBack::WorkerLost(_) | PutBack::NeverStarted,
+            } => {
                 if let Some(job) = self.take(*fence) {
                     job.waiting.insert(fence.task.index);
                 }

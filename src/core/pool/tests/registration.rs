@@ -224,3 +224,38 @@ fn a_registration_that_arrives_late_is_refused_also_when_the_newer_connection_is
 
     assert_eq!(late, Err(RegisterError::Outdated));
 }
+
+/// The executor of worker `w1` dies with what it has, and another one begins; with what that is given.
+fn executor_dies(world: &mut World, id: WorkerId, incarnation: u64) -> Vec<Effect> {
+    let dial = incarnation;
+    let carried = Carried { incarnation: Incarnation(incarnation - 1), ..nothing_carried() };
+    let connection = ConnectionId(50 + incarnation);
+    world.pool.register(world.now, id, connection, facts(1, incarnation, dial), vec![carried]).unwrap();
+    world.turn()
+}
+
+#[test]
+fn a_task_that_has_taken_its_worker_down_three_times_is_given_to_no_other() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let job = world.submit(retrying(10));
+    assert_eq!(started(&world.turn()).len(), 1);
+    // An attempt that fails by itself is none of them.
+    let fence = world.pool.fences_at(id)[0];
+    world.end(ConnectionId(id.0), fence, Outcome::Lost("the process that kept it was killed".into()));
+    assert_eq!(started(&world.turn())[0].attempt.0, 2);
+
+    assert_eq!(started(&executor_dies(&mut world, id, 2))[0].attempt.0, 3);
+    // What a restart has to know of it is remembered.
+    world.lengthen_the_log();
+    world.restart();
+    assert_eq!(started(&executor_dies(&mut world, id, 3))[0].attempt.0, 4);
+    executor_dies(&mut world, id, 4);
+
+    assert_eq!(world.state(job), None);
+    let ended = world.log.iter().rev().find_map(|record| match record {
+        Record::Ended(ended) => Some(ended.end.outcome.clone()),
+        _ => None,
+    });
+    assert_eq!(ended, Some(Outcome::Quarantined));
+}

@@ -17,7 +17,7 @@ use clusterctl::core::outcome::{Cancel, Outcome, Usage};
 use clusterctl::core::output::{Chunk, OutputTotals, Stream};
 use clusterctl::core::pool::{Effect, EnrolWish, NameChoice, Pool, Submit, Viewer};
 use clusterctl::core::record::{
-    ActiveState, JobState, Record, Submission, TokenState, Validity, WorkerState,
+    ActiveState, JobState, Record, Spent, Submission, TokenState, Validity, WorkerState,
 };
 use clusterctl::core::time::{Now, Timestamp, WallTime};
 use clusterctl::core::view::Counts;
@@ -79,7 +79,7 @@ fn earlier_life() -> Vec<Record> {
     let active = |index, cancel| ActiveState {
         index,
         attempt: AttemptNumber(index),
-        used: index - 1,
+        spent: Spent { attempts: index - 1, workers: 0 },
         worker: WorkerId(4),
         incarnation: Incarnation(4),
         at: WallTime(NEW_YEAR - DAY_MS),
@@ -97,7 +97,7 @@ fn earlier_life() -> Vec<Record> {
         },
         waiting: vec![(3, 4), (20, 20)],
         active: vec![active(1, None), active(2, Some(Cancel::Terminate))],
-        tried: vec![(20, AttemptNumber(2), 1)],
+        tried: vec![(20, AttemptNumber(2), Spent { attempts: 1, workers: 1 })],
         over: Counts([0, 0, 0, 0, 1, 2, 0, 1]),
         failed: vec![(5, 6), (8, 8)],
         started: Some(WallTime(NEW_YEAR - 2 * DAY_MS)),
