@@ -334,6 +334,8 @@ enum WorkerState {
   # Nothing was heard of it for 15 s.
   away @3;
   # Known, not connected since the pool's start or gone on purpose.
+  drained @4;
+  # It takes nothing, and has finished what it had.
 }
 
 struct PoolStatus {
@@ -396,6 +398,14 @@ interface Admin @0xf7e61d3b0a9c5284 extends(Pool) {
   audit @8 (after :UInt64, limit :UInt32) -> (rows :List(AuditRow), newest :UInt64);
   # Rows of the audit trail after number `after`, oldest first, and the number of the newest, 0 if there is none. The
   # oldest rows are dropped when there are more than a million.
+
+  drainWorker @10 (name :Text, deadline :Bool, deadlineMs :UInt64) -> (running :UInt64, refused :Types.Refusal);
+  # A worker is given nothing new until it is resumed, also over restarts. `running` tasks go on there; with `deadline`
+  # what is left after `deadlineMs` is ended by TERM, and KILL after 10 s: it is lost, or runs elsewhere if retries are
+  # left. The deadline restarts in full with the pool. Durable when it returns.
+
+  resumeWorker @11 (name :Text) -> (refused :Types.Refusal);
+  # A worker that was drained is given tasks again. Durable when it returns.
 
   renewPoolKey @9 (answerMs :UInt64) -> (fingerprint :Data, refused :Types.Refusal);
   # Gives the pool another key, whose fingerprint (32 bytes) it returns. The pool answers to the present one for

@@ -169,6 +169,10 @@ struct WorkerState {
   # Its key and its name are kept, so that neither comes back.
   facts @6 :Worker.Facts;
   # Null until it has registered.
+  drained @7 :Bool;
+  # A person has taken it out of service.
+  drainedForMs @8 :UInt64;
+  # Then what runs there is ended after so long; 0: it goes on.
 }
 
 struct ClientState {
@@ -255,4 +259,6 @@ enum AuditKind {
   clientRevoked @10;
   keyRenewed @11;
   poolKeyRenewed @12;
+  workerDrained @13;
+  workerResumed @14;
 }

@@ -26,6 +26,7 @@ pub fn job(info: &JobInfo) -> Value {
         "name": info.spec.name.as_ref().map(|name| name.as_str()),
         "state": info.counts.state().as_str(),
         "outcome": end.map(|end| outcome_word(&end.outcome)),
+        "reason": end.and_then(|end| reason(&end.outcome)),
         "exit": exit,
         "signal": signal,
         "worker": task.and_then(|task| task.worker.clone()),
@@ -54,6 +55,7 @@ pub fn task(job: JobId, info: &TaskInfo) -> Value {
         "task": info.index,
         "state": info.state.as_str(),
         "outcome": info.end.as_ref().map(|end| outcome_word(&end.outcome)),
+        "reason": info.end.as_ref().and_then(|end| reason(&end.outcome)),
         "exit": exit,
         "signal": signal,
         "worker": info.worker,
@@ -122,6 +124,18 @@ fn exit_and_signal(end: Option<&TaskEnd>) -> (Option<u8>, Option<u8>) {
             | Outcome::Quarantined,
         )
         | None => (None, None),
+    }
+}
+
+/// Why it was lost, or could not be started.
+fn reason(outcome: &Outcome) -> Option<&str> {
+    match outcome {
+        Outcome::Lost(reason) | Outcome::SpawnFailed(reason) => Some(reason),
+        Outcome::Exited(_)
+        | Outcome::Signaled(_)
+        | Outcome::TimedOut
+        | Outcome::Cancelled(_)
+        | Outcome::Quarantined => None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::core::outcome::Outcome;
 use crate::core::refusal::Refusal;
 use crate::core::time::WallTime;
 use crate::core::timing::Timing;
-use crate::core::view::{JobInfo, TaskState, WorkerInfo};
+use crate::core::view::{JobInfo, TaskState, WorkerInfo, WorkerState};
 use crate::say::say;
 
 /// A wait for a worker that is worth a word.
@@ -250,10 +250,8 @@ pub fn between(from: WallTime, to: WallTime) -> Duration {
 /// Workers as a table.
 pub fn workers(workers: &[WorkerInfo]) -> String {
     let row = |worker: &WorkerInfo| {
-        let connected = matches!(
-            worker.state,
-            crate::core::view::WorkerState::Ready | crate::core::view::WorkerState::Draining
-        );
+        let connected =
+            matches!(worker.state, WorkerState::Ready | WorkerState::Draining | WorkerState::Drained);
         let hidden = ["name", "hostname", "cpus", "memory", "kernel"];
         let labels = worker.labels.iter().filter(|(key, _)| !hidden.contains(&key.as_str()));
         let labels: Vec<String> =

@@ -45,6 +45,10 @@ pub enum AuditKind {
     Abandoned,
     /// A worker was removed for good.
     WorkerRemoved,
+    /// A worker was taken out of service.
+    WorkerDrained,
+    /// A worker is in service again.
+    WorkerResumed,
     /// A client was revoked for good.
     ClientRevoked,
     /// A worker or a client replaced its own key.
@@ -55,7 +59,7 @@ pub enum AuditKind {
 
 impl AuditKind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Enrolled,
         Self::NotEnrolled,
         Self::Connected,
@@ -66,6 +70,8 @@ impl AuditKind {
         Self::Cancelled,
         Self::Abandoned,
         Self::WorkerRemoved,
+        Self::WorkerDrained,
+        Self::WorkerResumed,
         Self::ClientRevoked,
         Self::KeyRenewed,
         Self::PoolKeyRenewed,
@@ -84,6 +90,8 @@ impl AuditKind {
             Self::Cancelled => "cancelled",
             Self::Abandoned => "abandoned",
             Self::WorkerRemoved => "worker removed",
+            Self::WorkerDrained => "worker drained",
+            Self::WorkerResumed => "worker resumed",
             Self::ClientRevoked => "client revoked",
             Self::KeyRenewed => "key renewed",
             Self::PoolKeyRenewed => "pool key renewed",

@@ -261,6 +261,15 @@ pub struct WorkerState {
     pub validity: Validity,
     /// What it said of itself when it last registered.
     pub facts: Option<Facts>,
+    /// Whether a person has taken it out of service.
+    pub drain: Option<Drain>,
+}
+
+/// That a worker gets nothing new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// After so long what still runs there is ended; none: it goes on.
+    pub deadline: Option<Duration>,
 }
 
 /// A client's key.

@@ -220,8 +220,10 @@ pub struct TermCount {
 pub enum WorkerState {
     /// Connected, and takes tasks.
     Ready,
-    /// Connected, and takes no more.
+    /// Connected, takes no more, and has some.
     Draining,
+    /// Connected, takes no more, and has none.
+    Drained,
     /// Not heard for 15 s.
     Silent,
     /// Known, but not connected.
@@ -234,6 +236,7 @@ impl WorkerState {
         match self {
             WorkerState::Ready => "ready",
             WorkerState::Draining => "draining",
+            WorkerState::Drained => "drained",
             WorkerState::Silent => "silent",
             WorkerState::Away => "away",
         }

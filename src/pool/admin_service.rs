@@ -10,11 +10,15 @@ use super::shared::Stop;
 use super::worker_service::Registrar;
 use crate::core::id::{Name, TokenId};
 use crate::core::limits;
-use crate::core::pool::{NameChoice, TokenError};
+use crate::core::pool::{NameChoice, Pool, TokenError};
 use crate::core::refusal::Refusal;
 use crate::net::token::{Token, secret_hash};
 use crate::schema::pool_capnp::{StopReason, admin};
 use crate::wire::{self, WireError};
+
+fn no_such_worker(name: &str) -> Refusal {
+    Refusal::new("no-such-worker", format!("no worker \"{name}\"")).hint("clusterctl workers")
+}
 
 impl admin::Server for PoolService {
     async fn create_token(
@@ -120,14 +124,41 @@ impl admin::Server for PoolService {
         mut results: admin::RemoveWorkerResults,
     ) -> Result<(), capnp::Error> {
         let name = wire::text::read(params.get()?.get_name(), "a name", limits::NAME_BYTES_MAX)?;
-        let text = format!("no worker \"{name}\"");
-        let viewer = self.viewer.clone();
-        match self.shared().pool.update(move |pool, now| pool.remove_worker(now, &viewer, &name)).await? {
+        let (viewer, asked) = (self.viewer.clone(), name.clone());
+        match self.shared().pool.update(move |pool, now| pool.remove_worker(now, &viewer, &asked)).await? {
             Ok(lost) => results.get().set_lost(lost),
-            Err(_) => {
-                let refused = Refusal::new("no-such-worker", text).hint("clusterctl workers");
-                wire::refusal::write(&refused, results.get().init_refused());
-            }
+            Err(_) => wire::refusal::write(&no_such_worker(&name), results.get().init_refused()),
+        }
+        Ok(())
+    }
+
+    async fn drain_worker(
+        self: Rc<Self>,
+        params: admin::DrainWorkerParams,
+        mut results: admin::DrainWorkerResults,
+    ) -> Result<(), capnp::Error> {
+        let params = params.get()?;
+        let name = wire::text::read(params.get_name(), "a name", limits::NAME_BYTES_MAX)?;
+        let deadline = params.get_deadline().then(|| Duration::from_millis(params.get_deadline_ms()));
+        let (viewer, asked) = (self.viewer.clone(), name.clone());
+        let drain = move |pool: &mut Pool, now| pool.drain_worker(now, &viewer, &asked, deadline);
+        match self.shared().pool.update(drain).await? {
+            Ok(running) => results.get().set_running(running),
+            Err(_) => wire::refusal::write(&no_such_worker(&name), results.get().init_refused()),
+        }
+        Ok(())
+    }
+
+    async fn resume_worker(
+        self: Rc<Self>,
+        params: admin::ResumeWorkerParams,
+        mut results: admin::ResumeWorkerResults,
+    ) -> Result<(), capnp::Error> {
+        let name = wire::text::read(params.get()?.get_name(), "a name", limits::NAME_BYTES_MAX)?;
+        let (viewer, asked) = (self.viewer.clone(), name.clone());
+        let resume = move |pool: &mut Pool, now| pool.resume_worker(now, &viewer, &asked);
+        if self.shared().pool.update(resume).await?.is_err() {
+            wire::refusal::write(&no_such_worker(&name), results.get().init_refused());
         }
         Ok(())
     }

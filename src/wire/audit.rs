@@ -62,6 +62,8 @@ fn write_kind(kind: AuditKind) -> record_capnp::AuditKind {
         AuditKind::Abandoned => record_capnp::AuditKind::Abandoned,
         AuditKind::WorkerRemoved => record_capnp::AuditKind::WorkerRemoved,
         AuditKind::ClientRevoked => record_capnp::AuditKind::ClientRevoked,
+        AuditKind::WorkerDrained => record_capnp::AuditKind::WorkerDrained,
+        AuditKind::WorkerResumed => record_capnp::AuditKind::WorkerResumed,
         AuditKind::KeyRenewed => record_capnp::AuditKind::KeyRenewed,
         AuditKind::PoolKeyRenewed => record_capnp::AuditKind::PoolKeyRenewed,
     }
@@ -80,6 +82,8 @@ fn read_kind(kind: record_capnp::AuditKind) -> AuditKind {
         record_capnp::AuditKind::Abandoned => AuditKind::Abandoned,
         record_capnp::AuditKind::WorkerRemoved => AuditKind::WorkerRemoved,
         record_capnp::AuditKind::ClientRevoked => AuditKind::ClientRevoked,
+        record_capnp::AuditKind::WorkerDrained => AuditKind::WorkerDrained,
+        record_capnp::AuditKind::WorkerResumed => AuditKind::WorkerResumed,
         record_capnp::AuditKind::KeyRenewed => AuditKind::KeyRenewed,
         record_capnp::AuditKind::PoolKeyRenewed => AuditKind::PoolKeyRenewed,
     }

@@ -8,8 +8,8 @@ use crate::core::id::{
 };
 use crate::core::limits;
 use crate::core::record::{
-    ActiveState, Assignment, ClientState, Counters, JobEnded, JobState, PutBack, Record, Spent, Submission,
-    TaskEnded, TokenState, Validity, WorkerState,
+    ActiveState, Assignment, ClientState, Counters, Drain, JobEnded, JobState, PutBack, Record, Spent,
+    Submission, TaskEnded, TokenState, Validity, WorkerState,
 };
 use crate::core::time::WallTime;
 use crate::schema::record_capnp as schema;
@@ -287,6 +287,11 @@ fn write_worker(state: &WorkerState, mut to: schema::worker_state::Builder<'_>) 
     label::write(&state.bound, to.reborrow().init_bound(count(&state.bound)));
     to.set_joined_ms(state.joined.0);
     to.set_revoked(state.validity == Validity::Revoked);
+    if let Some(drain) = state.drain {
+        to.set_drained(true);
+        // 0 stands for no deadline, and a millisecond is as good as at once.
+        to.set_drained_for_ms(drain.deadline.map_or(0, |after| text::millis(Some(after)).max(1)));
+    }
     if let Some(facts) = &state.facts {
         worker::write_facts(facts, to.init_facts());
     }
@@ -304,6 +309,7 @@ fn read_worker(from: schema::worker_state::Reader<'_>) -> Result<WorkerState, Wi
         joined: WallTime(from.get_joined_ms()),
         validity: validity(from.get_revoked()),
         facts: from.has_facts().then(|| worker::read_facts(from.get_facts()?)).transpose()?,
+        drain: from.get_drained().then(|| Drain { deadline: text::duration(from.get_drained_for_ms()) }),
     })
 }
 

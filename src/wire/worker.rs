@@ -256,6 +256,7 @@ pub fn write_info(info: &WorkerInfo, mut to: worker_info::Builder<'_>) {
     to.set_state(match info.state {
         WorkerState::Ready => pool_capnp::WorkerState::Ready,
         WorkerState::Draining => pool_capnp::WorkerState::Draining,
+        WorkerState::Drained => pool_capnp::WorkerState::Drained,
         WorkerState::Silent => pool_capnp::WorkerState::Silent,
         WorkerState::Away => pool_capnp::WorkerState::Away,
     });
@@ -301,6 +302,7 @@ pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError>
         state: match from.get_state()? {
             pool_capnp::WorkerState::Ready => WorkerState::Ready,
             pool_capnp::WorkerState::Draining => WorkerState::Draining,
+            pool_capnp::WorkerState::Drained => WorkerState::Drained,
             pool_capnp::WorkerState::Silent => WorkerState::Silent,
             pool_capnp::WorkerState::Away => WorkerState::Away,
         },

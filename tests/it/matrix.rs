@@ -79,6 +79,8 @@ const MATRIX: &[(&str, [May; 5])] = &[
     ("Admin.clients",       [No, No,  No,      No,  Yes]),
     ("Admin.revokeClient",  [No, No,  No,      No,  Yes]),
     ("Admin.audit",         [No, No,  No,      No,  Yes]),
+    ("Admin.drainWorker",   [No, No,  No,      No,  Yes]),
+    ("Admin.resumeWorker",  [No, No,  No,      No,  Yes]),
     ("Admin.renewPoolKey",  [No, No,  No,      No,  Yes]),
     ("WorkerDoor.hello",    [No, Yes, No,      No,  No]),
     ("Registrar.register",  [No, Own, No,      No,  Own]),

@@ -124,3 +124,27 @@ fn the_own_worker_of_a_pool_that_never_comes_back_ends_when_nothing_runs() {
     // What it had still to tell may keep the executor.
     wait_until("the agent has ended", || site.detached("worker join").is_empty());
 }
+
+#[test]
+fn a_worker_is_taken_out_of_service_and_put_back() {
+    let mut cluster = Cluster::faster(10);
+    cluster.join("w1", &[]);
+    let operator = &cluster.operator;
+    let (stays, gate) = (start_sleeper(operator, "stays"), cluster.site.path().join("gate"));
+    let told = operator.run(["workers", "drain", "w1"]).ok();
+    assert_eq!(told, "w1 gets nothing new; 1 go on there\n");
+    cluster.wait_for_worker("w1", "draining");
+    let waits = operator.run(["submit", &format!("touch {}", gate.display())]).ok();
+    let why = operator.run(["why", waits.trim()]).ok();
+    assert!(why.ends_with("the workers that fit are drained (clusterctl workers resume w1)\n"), "{why}");
+
+    operator.run(["workers", "drain", "--all", "--deadline", "100ms"]).ok();
+
+    operator.wait_for_state(&stays, "lost");
+    assert_eq!(operator.job(&stays)["reason"], "its worker was drained");
+    cluster.wait_for_worker("w1", "drained");
+    assert!(!gate.exists());
+    assert_eq!(operator.run(["workers", "resume", "w1"]).ok(), "w1 gets tasks again\n");
+    assert_eq!(operator.run(["wait", waits.trim()]).code, 0);
+    assert_eq!(operator.run(["workers", "drain", "w9"]).code, 3);
+}

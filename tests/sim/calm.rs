@@ -34,6 +34,7 @@ impl World {
         self.plan.links_stall = 0;
         self.plan.links_break = 0;
         self.repair();
+        (0..self.machines.len()).map(MachineId).for_each(|id| self.worker_is_resumed(id));
         self.cancel_the_endless();
         self.after(Duration::ZERO, Event::Ticks);
         let (begun, mut gave_up) = (self.now, false);

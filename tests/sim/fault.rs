@@ -63,6 +63,8 @@ impl World {
             Fault::WorkerDrains => self.worker_is_told(machine, Agent::drain),
             Fault::WorkerStops => self.worker_is_told(machine, Agent::stop),
             Fault::WorkerIsRemoved => self.worker_is_removed(machine),
+            Fault::WorkerIsDrained => self.worker_is_drained(machine),
+            Fault::WorkerIsResumed => self.worker_is_resumed(machine),
             Fault::MachineJoins if self.machines.len() < MACHINES_MAX => self.machine_joins(),
             Fault::MachineIsCopied if self.machines.len() < MACHINES_MAX => {
                 self.machine_is_copied(machine, Copied::Elsewhere);
@@ -177,6 +179,25 @@ impl World {
         let name = self.machines[id.0].name.clone();
         self.decide(move |pool, now| {
             let _ = pool.remove_worker(now, &Viewer::admin("root"), name.as_str());
+            Answer::Nothing
+        });
+    }
+
+    /// A person takes a worker out of service, perhaps for good after a while.
+    fn worker_is_drained(&mut self, id: MachineId) {
+        let name = self.machines[id.0].name.clone();
+        let after = Duration::from_millis(self.random.below(120_000));
+        let deadline = self.random.chance(500).then_some(after);
+        self.decide(move |pool, now| {
+            let _ = pool.drain_worker(now, &Viewer::admin("root"), name.as_str(), deadline);
+            Answer::Nothing
+        });
+    }
+
+    pub fn worker_is_resumed(&mut self, id: MachineId) {
+        let name = self.machines[id.0].name.clone();
+        self.decide(move |pool, now| {
+            let _ = pool.resume_worker(now, &Viewer::admin("root"), name.as_str());
             Answer::Nothing
         });
     }

@@ -107,6 +107,8 @@ pub enum Fault {
     WorkerDrains,
     WorkerStops,
     WorkerIsRemoved,
+    WorkerIsDrained,
+    WorkerIsResumed,
     MachineJoins,
     MachineIsCopied,
     ContainerIsCopied,
@@ -116,7 +118,7 @@ pub enum Fault {
 }
 
 /// All of them, with their usual weight.
-const FAULTS: [(Fault, u64); 20] = [
+const FAULTS: [(Fault, u64); 22] = [
     (Fault::PoolCrashes, 10),
     (Fault::PoolStops, 5),
     (Fault::AgentDies, 8),
@@ -131,6 +133,8 @@ const FAULTS: [(Fault, u64); 20] = [
     (Fault::WorkerDrains, 3),
     (Fault::WorkerStops, 2),
     (Fault::WorkerIsRemoved, 2),
+    (Fault::WorkerIsDrained, 3),
+    (Fault::WorkerIsResumed, 4),
     (Fault::MachineJoins, 3),
     (Fault::MachineIsCopied, 3),
     (Fault::ContainerIsCopied, 2),

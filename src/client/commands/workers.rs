@@ -1,10 +1,12 @@
 //! `workers`: who is there.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::super::connection::Session;
 use super::super::error::Failure;
-use super::super::{Format, Manner, render};
+use super::super::{Format, Manner, duration, render};
 use super::{tell_done, tell_list};
 use crate::core::view::{WorkerInfo, WorkerState};
 use crate::say::{say, tell};
@@ -25,6 +27,30 @@ pub enum WorkersAction {
     Show {
         /// Its name
         name: String,
+    },
+    /// Give workers nothing new, until they are resumed; what they have goes on
+    #[command(
+        after_help = "Examples:\n  clusterctl workers drain n1\n  clusterctl workers drain n1 n2 --deadline 1h\n  clusterctl workers drain --all"
+    )]
+    Drain {
+        /// Their names
+        #[arg(required_unless_present = "all")]
+        names: Vec<String>,
+        /// All that there are now
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        /// End what is left after this time: TERM, and KILL after 10 s
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        deadline: Option<Duration>,
+    },
+    /// Give workers tasks again that were drained
+    Resume {
+        /// Their names
+        #[arg(required_unless_present = "all")]
+        names: Vec<String>,
+        /// All that there are
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
     },
     /// Forget one for good: what it still has is lost, and its key is not let in again
     #[command(visible_alias = "revoke")]
@@ -51,6 +77,14 @@ pub async fn workers(session: &mut Session, args: &WorkersArgs, manner: Manner) 
                 Format::Json | Format::Ndjson => tell!("{}", json(worker)),
             }
         }
+        Some(WorkersAction::Drain { names, all, deadline }) => {
+            let names = meant(session, names, *all).await?;
+            drain(session, &names, *deadline, manner).await?;
+        }
+        Some(WorkersAction::Resume { names, all }) => {
+            let names = meant(session, names, *all).await?;
+            resume(session, &names, manner).await?;
+        }
         Some(WorkersAction::Remove { name }) => {
             let admin = session.admin().await?;
             let mut request = admin.remove_worker_request();
@@ -66,6 +100,59 @@ pub async fn workers(session: &mut Session, args: &WorkersArgs, manner: Manner) 
         }
     }
     Ok(0)
+}
+
+async fn drain(
+    session: &mut Session,
+    names: &[String],
+    deadline: Option<Duration>,
+    manner: Manner,
+) -> Result<(), Failure> {
+    let admin = session.admin().await?;
+    for name in names {
+        let mut request = admin.drain_worker_request();
+        request.get().set_name(name.as_str());
+        request.get().set_deadline(deadline.is_some());
+        request.get().set_deadline_ms(wire::text::millis(deadline));
+        let answer = request.send().promise.await?;
+        let answer = answer.get()?;
+        if answer.has_refused() {
+            return Err(wire::refusal::read(answer.get_refused()?)?.into());
+        }
+        let running = answer.get_running();
+        let left = match (running, deadline) {
+            (0, _) => "it has nothing".to_owned(),
+            (n, None) => format!("{n} go on there"),
+            (n, Some(time)) => format!("{n} go on there, for {} at most", render::duration(time)),
+        };
+        let document = serde_json::json!({ "drained": name, "running": running });
+        tell_done(manner, &format!("{name} gets nothing new; {left}"), name, document);
+    }
+    Ok(())
+}
+
+async fn resume(session: &mut Session, names: &[String], manner: Manner) -> Result<(), Failure> {
+    let admin = session.admin().await?;
+    for name in names {
+        let mut request = admin.resume_worker_request();
+        request.get().set_name(name.as_str());
+        let answer = request.send().promise.await?;
+        let answer = answer.get()?;
+        if answer.has_refused() {
+            return Err(wire::refusal::read(answer.get_refused()?)?.into());
+        }
+        let document = serde_json::json!({ "resumed": name });
+        tell_done(manner, &format!("{name} gets tasks again"), name, document);
+    }
+    Ok(())
+}
+
+/// The workers that are meant.
+async fn meant(session: &mut Session, names: &[String], every: bool) -> Result<Vec<String>, Failure> {
+    match every {
+        true => Ok(all(session).await?.into_iter().map(|worker| worker.name).collect()),
+        false => Ok(names.to_vec()),
+    }
 }
 
 /// All workers, by name.

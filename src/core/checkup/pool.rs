@@ -66,7 +66,8 @@ pub fn output(status: &PoolStatus) -> Check {
 /// Who is there, and who is silent.
 pub fn workers(workers: &[WorkerInfo]) -> Vec<Check> {
     let count = |state| workers.iter().filter(|worker| worker.state == state).count();
-    let (ready, draining) = (count(WorkerState::Ready), count(WorkerState::Draining));
+    let ready = count(WorkerState::Ready);
+    let draining = count(WorkerState::Draining) + count(WorkerState::Drained);
     let (silent, away) = (count(WorkerState::Silent), count(WorkerState::Away));
     let mut checks: Vec<Check> = workers
         .iter()
@@ -94,7 +95,10 @@ pub fn workers(workers: &[WorkerInfo]) -> Vec<Check> {
         let others: String = others.map(|(count, word)| format!(", {count} {word}")).collect();
         checks.push(Check::ok("workers", format!("{ready} ready{others}")));
     } else if silent == 0 {
-        let remedy = "Join one: clusterctl worker join HOST:PORT";
+        let remedy = match draining {
+            0 => "Join one: clusterctl worker join HOST:PORT",
+            _ => "Join one, or: clusterctl workers resume NAME",
+        };
         checks.push(Check::warn("workers", "none is ready: jobs wait", remedy));
     }
     checks

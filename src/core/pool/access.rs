@@ -338,6 +338,7 @@ impl Pool {
             joined: now.wall,
             validity: Validity::Standing,
             facts: None,
+            drain: None,
         };
         self.record(now, Record::Worker(state));
         id

@@ -16,6 +16,7 @@ use crate::core::view::TaskEventKind;
 use super::apply::is_retryable;
 use super::batch::Effect;
 use super::cancel::Lost;
+use super::draining::DRAINED;
 use super::job::Phase;
 use super::worker::{Hearing, Intake};
 use super::{Pool, Viewer};
@@ -63,6 +64,7 @@ impl Pool {
         self.connect(now, id, connection, &facts);
         let verdicts = self.settle(now, id, &Arrival { facts: &facts, carried: &carried, before });
         self.refresh_offer(id);
+        self.look_whether_evicted(now, id);
         let worker = &self.workers[&id];
         Ok(Registered {
             name: worker.state.name.clone(),
@@ -306,6 +308,11 @@ impl Pool {
     /// An attempt ended at a worker. It counts only if its fence is the one that the pool has recorded, there.
     fn ended(&mut self, now: Now, worker: WorkerId, end: AttemptEnd) {
         let Some(active) = self.active(end.fence).filter(|active| active.worker == worker) else { return };
+        if let (Outcome::Cancelled(_), None) = (&end.outcome, active.cancel) {
+            // Nobody wanted its end but whoever drained its worker.
+            self.lose(now, end.fence, Lost::Attempt, DRAINED);
+            return;
+        }
         let job = &self.jobs[&end.fence.task.job];
         if is_retryable(&end.outcome) && job.may_retry(active) {
             let reason = match &end.outcome {

@@ -21,6 +21,7 @@ mod batch;
 mod cancel;
 mod check;
 mod clients;
+mod draining;
 mod job;
 mod membership;
 mod relog;
@@ -221,6 +222,13 @@ impl Pool {
             worker.hearing = Hearing::Heard;
             self.arm_silence(id, now.at);
         }
+        let drained: Vec<WorkerId> = self
+            .workers
+            .values()
+            .filter(|worker| worker.state.drain.is_some())
+            .map(|worker| worker.state.id)
+            .collect();
+        drained.into_iter().for_each(|id| self.arm_eviction(now, id));
     }
 
     /// The durations that it goes by.

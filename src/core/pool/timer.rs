@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Silence(WorkerId),
     /// Whether the attempt is still unknown.
     Lapse(Fence),
+    /// Whether what a drained worker still has is to end.
+    Evict(WorkerId),
     /// What was decided at the door within the last minute.
     Audit,
 }
@@ -38,6 +40,7 @@ impl Pool {
             match timer {
                 Timer::Silence(id) => self.look_for(now, id),
                 Timer::Lapse(fence) => self.look_whether_lapsed(now, fence),
+                Timer::Evict(id) => self.look_whether_evicted(now, id),
                 Timer::Audit => self.end_minute(now),
             }
         }

@@ -250,7 +250,7 @@ impl Pool {
         let mut load = Load { newest: self.counters.job, ..Load::default() };
         for worker in self.workers.values() {
             match worker.shown_state() {
-                WorkerState::Ready | WorkerState::Draining => {
+                WorkerState::Ready | WorkerState::Draining | WorkerState::Drained => {
                     load.workers += 1;
                     load.slots += worker.slots();
                     load.used += u32::try_from(worker.active.len()).unwrap_or(u32::MAX);
@@ -357,12 +357,21 @@ impl Pool {
     }
 
     fn why_waiting(&self, job: &Job, ahead: u64, fitting: u32, workers: u32) -> String {
+        let constraint = &job.submission.spec.constraint;
+        let drained = self.workers.values().find(|worker| {
+            worker.state.drain.is_some()
+                && worker.connection.is_some()
+                && constraint.matches(&worker.labels())
+        });
+        if let Some(worker) = drained.filter(|_| fitting == 0) {
+            let name = &worker.state.name;
+            return format!("the workers that fit are drained (clusterctl workers resume {name})");
+        }
         if workers == 0 {
             return "no worker is connected".to_owned();
         }
         if fitting == 0 {
             let open_to_all = self.scheduler.offers().any(|(_, offer)| offer.only_owner.is_none());
-            let constraint = &job.submission.spec.constraint;
             if !open_to_all && self.scheduler.offers().any(|(_, offer)| constraint.matches(&offer.labels)) {
                 return "the workers that fit take only their pool owner's jobs (worker join --trust-submitters)"
                     .to_owned();

@@ -22,6 +22,8 @@ pub struct Worker {
     pub(super) leases_over: Option<Timestamp>,
     pub(super) hearing: Hearing,
     pub(super) intake: Intake,
+    /// When what it has is ended, if it is drained until then.
+    pub(super) evicts_at: Option<Timestamp>,
     pub(super) only_owner: Option<String>,
     /// Tasks that it holds.
     pub(super) active: BTreeSet<TaskId>,
@@ -56,6 +58,7 @@ impl Worker {
             leases_over: None,
             hearing: Hearing::Away,
             intake: Intake::Open,
+            evicts_at: None,
             only_owner: None,
             active: BTreeSet::new(),
         }
@@ -71,6 +74,7 @@ impl Worker {
         self.connection.is_some()
             && self.hearing == Hearing::Heard
             && self.intake == Intake::Open
+            && self.state.drain.is_none()
             && self.state.validity == Validity::Standing
     }
 
@@ -94,11 +98,13 @@ impl Worker {
 
     /// Its state as people see it.
     pub fn shown_state(&self) -> view::WorkerState {
-        match (self.hearing, self.connection, self.intake) {
-            (Hearing::Silent, _, _) => view::WorkerState::Silent,
-            (Hearing::Away, _, _) | (Hearing::Heard, None, _) => view::WorkerState::Away,
-            (Hearing::Heard, Some(_), Intake::Draining) => view::WorkerState::Draining,
-            (Hearing::Heard, Some(_), Intake::Open) => view::WorkerState::Ready,
+        let takes = self.intake == Intake::Open && self.state.drain.is_none();
+        match (self.hearing, self.connection) {
+            (Hearing::Silent, _) => view::WorkerState::Silent,
+            (Hearing::Away, _) | (Hearing::Heard, None) => view::WorkerState::Away,
+            (Hearing::Heard, Some(_)) if takes => view::WorkerState::Ready,
+            (Hearing::Heard, Some(_)) if self.active.is_empty() => view::WorkerState::Drained,
+            (Hearing::Heard, Some(_)) => view::WorkerState::Draining,
         }
     }
 

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::core::id::{Epoch, JobNonce, RequestId};
 use crate::core::record::{
-    ActiveState, Assignment, ClientState, Counters, JobEnded, JobState, PutBack, Record, Spent, Submission,
-    TaskEnded, TokenState, Validity, WorkerState,
+    ActiveState, Assignment, ClientState, Counters, Drain, JobEnded, JobState, PutBack, Record, Spent,
+    Submission, TaskEnded, TokenState, Validity, WorkerState,
 };
 
 prop_compose! {
@@ -74,12 +74,17 @@ fn validity() -> impl Strategy<Value = Validity> {
     select(vec![Validity::Standing, Validity::Revoked])
 }
 
+fn drain() -> impl Strategy<Value = Drain> {
+    option::of(1..u64::MAX / 2).prop_map(|ms| Drain { deadline: ms.map(Duration::from_millis) })
+}
+
 prop_compose! {
     fn worker_state()(
         (id, name, key, bound) in (worker_id(), text(), option::of(fingerprint()), labels()),
         (joined, validity, facts) in (moment(), validity(), option::of(facts())),
+        drain in option::of(drain()),
     ) -> WorkerState {
-        WorkerState { id, name, key, bound, joined, validity, facts }
+        WorkerState { id, name, key, bound, joined, validity, facts, drain }
     }
 }
 

@@ -76,6 +76,7 @@ prop_compose! {
         state in select(vec![
             WorkerState::Ready,
             WorkerState::Draining,
+            WorkerState::Drained,
             WorkerState::Silent,
             WorkerState::Away,
         ]),

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod draining;
 mod liveness;
 mod queue;
 mod registration;

@@ -17,7 +17,7 @@ use clusterctl::core::outcome::{Cancel, Outcome, Usage};
 use clusterctl::core::output::{Chunk, OutputTotals, Stream};
 use clusterctl::core::pool::{Effect, EnrolWish, NameChoice, Pool, Submit, Viewer};
 use clusterctl::core::record::{
-    ActiveState, JobState, Record, Spent, Submission, TokenState, Validity, WorkerState,
+    ActiveState, Drain, JobState, Record, Spent, Submission, TokenState, Validity, WorkerState,
 };
 use clusterctl::core::time::{Now, Timestamp, WallTime};
 use clusterctl::core::view::Counts;
@@ -68,6 +68,7 @@ fn earlier_life() -> Vec<Record> {
         joined: WallTime(NEW_YEAR - 9 * DAY_MS),
         validity: Validity::Standing,
         facts: Some(Facts { labels: Labels::from([("gpu".into(), "a100".into())]), ..facts(4, 2) }),
+        drain: Some(Drain { deadline: Some(Duration::from_secs(60)) }),
     };
     let spec = JobSpec {
         name: Some(Name::parse("sweep").unwrap()),
