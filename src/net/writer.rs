@@ -19,6 +19,9 @@ use super::gate::GateState;
 /// What is sent at a time, in bytes: as much as TLS takes at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// An emptied chunk that is no larger is kept for the next one, in bytes: most of the time little is to be sent.
+const SPARE_BYTES: usize = 4 << 10;
+
 struct Shared {
     /// In order; all but the last are full.
     chunks: VecDeque<Vec<u8>>,
@@ -103,6 +106,10 @@ impl Shared {
             }
             let last = self.chunks.back_mut().expect("one was just made if there was none");
             let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - last.len()));
+            // Beyond a few small messages no more than what is there.
+            if last.len() + now.len() > SPARE_BYTES {
+                last.reserve_exact(now.len());
+            }
             last.extend_from_slice(now);
             bytes = later;
         }
@@ -133,8 +140,10 @@ impl<W: AsyncWrite + Unpin> Pump<W> {
                 self.shared.borrow_mut().failed = true;
                 return Err(error);
             }
-            chunk.clear();
-            self.shared.borrow_mut().spare = chunk;
+            if chunk.capacity() <= SPARE_BYTES {
+                chunk.clear();
+                self.shared.borrow_mut().spare = chunk;
+            }
         }
         self.stream.shutdown().await
     }

@@ -406,9 +406,11 @@ fn sweep(started: &BTreeSet<Fence>) {
     }
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        // Opened before it is looked at: what is looked at is what is killed.
+        let Some(process) = signal::Process::open(pid) else { continue };
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
         if environment.split(|byte| *byte == 0).any(|variable| marks.contains(variable)) {
-            signal::send(pid, libc::SIGKILL);
+            process.send(libc::SIGKILL);
         }
     }
 }

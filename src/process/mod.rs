@@ -15,6 +15,7 @@ mod launch;
 pub mod limit;
 pub mod listeners;
 mod packet;
+mod removal;
 pub mod run_as;
 mod signal;
 mod spawn;

@@ -202,8 +202,10 @@ impl FromKeeper {
             1 => {
                 let step = match rest.byte()? {
                     0 => SpawnStep::Clone,
-                    1 => SpawnStep::Directory,
-                    _ => SpawnStep::Execute,
+                    1 => SpawnStep::User,
+                    2 => SpawnStep::Directory,
+                    3 => SpawnStep::Execute,
+                    _ => return None,
                 };
                 FromKeeper::SpawnFailed(step, rest.int()?)
             }

@@ -137,8 +137,22 @@ unsafe fn become_user(user: &User) -> bool {
         libc::syscall(SYS_setgroups, user.groups_len, user.groups) == 0
             && libc::syscall(SYS_setresgid, user.gid, user.gid, user.gid) == 0
             && libc::syscall(SYS_setresuid, user.uid, user.uid, user.uid) == 0
+            && leave_session_keyring()
             && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     }
+}
+
+/// Keys of whoever started the worker are open to all that have its session's keyring, whatever user they are.
+///
+/// # Safety
+/// Touches no memory.
+unsafe fn leave_session_keyring() -> bool {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a system call on a number and no name.
+    let joined =
+        unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    // A kernel without keyrings, or a container that lets nobody have any.
+    joined >= 0 || matches!(nix::errno::Errno::last_raw(), libc::ENOSYS | libc::EPERM)
 }
 
 /// Memory for the child's few frames, kept for the next one.

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use super::{clock, signal};
+use super::clock;
+use super::signal::{self, Process};
 
 /// Between two rounds of killing.
 const ROUND: Duration = Duration::from_millis(1);
@@ -24,11 +25,16 @@ pub(super) fn signal_all(group: Option<i32>, number: i32) {
         signal::send(-group, number);
         signal::send(-group, libc::SIGCONT);
     }
-    for pid in descendants() {
+    let all = descendants();
+    let own = i32::try_from(std::process::id()).expect("pids are positive");
+    for &pid in &all {
+        let Some(process) = Process::open(pid) else { continue };
+        // It may have ended since it was found, and the number be somebody else's by now.
+        let is_ours = parent_of(pid).is_some_and(|parent| parent == own || all.contains(&parent));
         // SAFETY: getpgid reads a number.
-        if Some(unsafe { libc::getpgid(pid) }) != group {
-            signal::send(pid, number);
-            signal::send(pid, libc::SIGCONT);
+        if is_ours && Some(unsafe { libc::getpgid(pid) }) != group {
+            process.send(number);
+            process.send(libc::SIGCONT);
         }
     }
 }
@@ -85,16 +91,11 @@ fn children() -> BTreeSet<i32> {
 }
 
 /// All processes below this one.
-fn descendants() -> Vec<i32> {
-    let mut found: Vec<i32> = children().into_iter().collect();
-    let mut next = 0;
-    while next < found.len() {
-        for pid in children_of(found[next]) {
-            if !found.contains(&pid) {
-                found.push(pid);
-            }
-        }
-        next += 1;
+fn descendants() -> BTreeSet<i32> {
+    let mut found = children();
+    let mut next: Vec<i32> = found.iter().copied().collect();
+    while let Some(pid) = next.pop() {
+        next.extend(children_of(pid).into_iter().filter(|child| found.insert(*child)));
     }
     found
 }
@@ -115,13 +116,14 @@ fn children_in(name: &str, pid: i32) -> BTreeSet<i32> {
 
 /// The slow way: every process tells its parent.
 fn by_parent(parent: i32) -> BTreeSet<i32> {
-    let is_child = |pid: i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        fields.split_whitespace().nth(1) == Some(&parent.to_string())
-    };
+    let is_child = |pid: i32| parent_of(pid) == Some(parent);
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| is_child(*pid)).collect()
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

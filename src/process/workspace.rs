@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::removal::remove_tree;
 use super::run_as::Credentials;
 
 /// For one user alone, or for others to pass through.
@@ -75,8 +76,13 @@ impl Workspace {
 impl Root {
     /// A new directory in `base`, which belongs to this user alone; another one who owns workspaces may pass through it.
     fn make(base: &Path, owner: Option<Owner>) -> io::Result<Self> {
-        let ours = directory_of_user(base);
-        let mode = if owner.is_some() { PASSABLE } else { PRIVATE };
+        let (ours, mode) = match owner {
+            None => (directory_of_user(base), PRIVATE),
+            Some(_) => {
+                check_above(base)?;
+                (base.join(format!("{USER_PREFIX}{}-jobs", nix::unistd::getuid())), PASSABLE)
+            }
+        };
         own_directory(&ours, mode)?;
         let path = tempfile::Builder::new().prefix(ROOT_PREFIX).tempdir_in(&ours)?.keep();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
@@ -189,28 +195,6 @@ fn clean(doomed: &Receiver<PathBuf>) {
     }
 }
 
-/// Removes a directory with all in it, also what its job has made unreadable.
-fn remove_tree(path: &Path) {
-    // Root needs no permission, and must not be led by a job that still runs to give some to what a link points to.
-    if fs::remove_dir_all(path).is_ok() || nix::unistd::geteuid().is_root() {
-        return;
-    }
-    make_removable(path);
-    // What is left after this belongs to somebody else, and stays.
-    let _ = fs::remove_dir_all(path);
-}
-
-fn make_removable(path: &Path) {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return };
-    if !metadata.is_dir() {
-        return;
-    }
-    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        make_removable(&entry.path());
-    }
-}
-
 /// Where all of this user's executors make theirs.
 pub(super) fn directory_of_user(base: &Path) -> PathBuf {
     base.join(format!("{USER_PREFIX}{}", nix::unistd::getuid()))
@@ -225,7 +209,9 @@ pub(super) fn private_directory(path: &Path) -> io::Result<()> {
 fn own_directory(path: &Path, mode: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => return other,
+        Err(error) => return Err(error),
+        // The process's umask may have taken something away.
+        Ok(()) => return fs::set_permissions(path, fs::Permissions::from_mode(mode)),
     }
     let metadata = fs::symlink_metadata(path)?;
     let belongs = metadata.is_dir() && metadata.uid() == nix::unistd::getuid().as_raw();
@@ -237,6 +223,23 @@ fn own_directory(path: &Path, mode: u32) -> io::Result<()> {
     }
     let text = format!("{} is not a directory of this user alone (mode 0700)", path.display());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
+/// Where jobs of another user have their workspaces nobody but root may put something else in the place of what is ours:
+/// every directory above is root's, and others write to it only as to `/tmp`.
+fn check_above(base: &Path) -> io::Result<()> {
+    for directory in base.canonicalize()?.ancestors() {
+        let metadata = fs::symlink_metadata(directory)?;
+        let others_write = metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0;
+        if metadata.uid() != 0 || others_write {
+            let text = format!(
+                "with --run-as the work directory and all above it have to be root's, and writable by nobody else: {} is not",
+                directory.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+    }
+    Ok(())
 }
 
 fn state_of(path: &Path) -> io::Result<(u64, u32, i64, i64)> {
@@ -286,22 +289,5 @@ mod tests {
         workspaces.give_back(workspace);
 
         assert_eq!(workspaces.take().unwrap().path(), path);
-    }
-
-    #[test]
-    fn removal_follows_no_link_and_opens_what_is_shut() {
-        let base = tempfile::tempdir().unwrap();
-        let keep = base.path().join("keep");
-        fs::create_dir(&keep).unwrap();
-        fs::write(keep.join("file"), "x").unwrap();
-        let doomed = base.path().join("doomed");
-        fs::create_dir_all(doomed.join("shut/deep")).unwrap();
-        std::os::unix::fs::symlink(&keep, doomed.join("link")).unwrap();
-        fs::set_permissions(doomed.join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
-
-        remove_tree(&doomed);
-
-        assert!(!doomed.exists());
-        assert!(keep.join("file").exists());
     }
 }

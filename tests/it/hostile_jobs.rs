@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::census;
-use crate::cluster::{Cluster, Process, skipped, wait_until};
+use crate::cluster::{Cluster, Done, Process, skipped, wait_until};
 
 /// What the processes of the bomb carry.
 const MARK: &str = "CCTL_FORK_BOMB=here";
@@ -104,6 +104,54 @@ fn a_job_of_another_user_reaches_nothing_of_its_worker_and_its_pool() {
     assert_eq!((scene.worker.pid(), scene.executor()), (agent, executor));
     assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
     assert_eq!(fs::metadata(&precious).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_a_job_leaves_however_deep_ends_nobody_elses_job() {
+    let Some(scene) = Scene::set("a job that leaves a deep tree", &[]) else { return };
+    let operator = &scene.cluster.operator;
+    let gate = scene.cluster.site.path().join("gate");
+    let neighbour =
+        operator.run(["submit", &format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display())]).ok();
+    let executor = scene.executor();
+
+    // A path so long that it is left step by step.
+    let deep = operator.run(["run", r#"pwd; perl -e 'for (1..18000) { mkdir "d"; chdir "d" or die }'"#]).ok();
+
+    let tree = PathBuf::from(deep.trim());
+    wait_until("it is gone", || !tree.exists());
+    assert_eq!(scene.executor(), executor);
+    fs::write(&gate, "").unwrap();
+    assert_eq!(operator.run(["wait", neighbour.trim()]).code, 0);
+}
+
+#[test]
+fn where_others_can_move_things_about_no_worker_of_root_makes_workspaces_for_them() {
+    let Some(scene) = Scene::set("a work directory of the jobs' user", &[]) else { return };
+    let work = scene.cluster.site.path().join("work");
+    fs::create_dir(&work).unwrap();
+    std::os::unix::fs::chown(&work, Some(65534), Some(65534)).unwrap();
+    let (home, token) = (scene.cluster.site.home("w2"), scene.cluster.token("--worker"));
+    let mut command =
+        home.command(["worker", "join", &scene.cluster.address, "--token", &token, "--name", "w2"]);
+    command.args(["--run-as", "nobody", "--work-dir"]).arg(&work);
+
+    let refused = Done::from(command.output().unwrap());
+
+    assert_eq!(refused.code, 1);
+    let words = format!("have to be root's, and writable by nobody else: {} is not", work.display());
+    assert!(refused.stderr.contains(&words), "{}", refused.stderr);
+}
+
+#[test]
+fn a_job_of_another_user_opens_its_own_outputs_and_finds_no_keys_of_roots_session() {
+    let Some(scene) = Scene::set("outputs of a job of another user", &[]) else { return };
+
+    let told = scene.cluster.operator.run(["run", "echo out > /dev/stdout; echo err > /dev/stderr"]);
+
+    assert_eq!((told.code, told.stdout.as_str(), told.stderr.as_str()), (0, "out\n", "err\n"));
+    let nowhere = scene.cluster.operator.run(["run", "--cwd", "/nonexistent", "true"]);
+    assert!(nowhere.stderr.contains("cannot enter its directory: "), "{}", nowhere.stderr);
 }
 
 #[test]

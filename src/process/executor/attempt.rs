@@ -129,7 +129,8 @@ impl Executor {
             let path = workspaces.write_script(&format!("script-{fence}"), script)?;
             Ok(script_file.insert(path).clone())
         })?;
-        let (pipes, outputs) = Pipes::new()?;
+        let run_as = self.options.run_as.as_ref().map(|user| &user.credentials);
+        let (pipes, outputs) = Pipes::new(run_as)?;
         let run = Run {
             arguments,
             environment: launch::environment(launch, &self.inherited, workspace.path()),

@@ -15,6 +15,7 @@ use super::attempt::Attempt;
 use super::watched::{Source, Watch, Watched};
 use super::{Deadline, Executor, FLUSH_AFTER};
 use crate::process::packet::OwnedFdEq;
+use crate::process::run_as::Credentials;
 
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 /// What a pipe can hold when all of its writers are gone: the largest that an unprivileged process may make it.
@@ -31,14 +32,17 @@ struct Pipe {
 }
 
 impl Pipes {
-    /// New pipes, with the job's ends, which do block.
-    pub(super) fn new() -> nix::Result<(Self, Vec<OwnedFdEq>)> {
+    /// New pipes, with the job's ends, which do block; a job of another user can open its own again, as /dev/stderr.
+    pub(super) fn new(run_as: Option<&Credentials>) -> nix::Result<(Self, Vec<OwnedFdEq>)> {
         let mut ours = [None, None];
         let mut theirs = Vec::with_capacity(2);
         for pipe in &mut ours {
             let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
             // Set on our end alone: by pipe2 it would hit the job's as well.
             fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            if let Some(user) = run_as {
+                nix::unistd::fchown(&write, Some(user.uid.into()), Some(user.gid.into()))?;
+            }
             *pipe = Some(Pipe { end: read, watch: None, held: Vec::new() });
             theirs.push(OwnedFdEq(write));
         }
