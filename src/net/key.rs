@@ -1,10 +1,12 @@
 //! The key of a pool, a worker or a client: kept in a file of its user's alone, and all that it is known by.
 
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::{fmt, fs};
 
+use nix::fcntl::{Flock, FlockArg};
 use rcgen::PublicKeyData;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -144,12 +146,38 @@ impl KeyFile {
         KeyPair::load_or_create(&self.next_path())
     }
 
-    /// The next one takes the place of the present one, which is gone.
+    /// The next one, which is this, takes the place of the present one, which is gone.
+    ///
+    /// # Errors
+    /// The operating system's own; or that another one is next by now: then nothing has changed.
+    pub fn promote_next(&self, next: Fingerprint) -> Result<(), KeyError> {
+        let failed = |error| KeyError::Io(self.0.clone(), error);
+        if self.next()?.is_none_or(|key| key.fingerprint() != next) {
+            return Err(failed(io::Error::other("somebody else has replaced it meanwhile")));
+        }
+        fs::rename(self.next_path(), &self.0).map_err(failed)?;
+        sync_directory(&self.0).map_err(failed)
+    }
+
+    /// The next one is gone, and the present one stays.
     ///
     /// # Errors
     /// The operating system's own.
-    pub fn promote_next(&self) -> Result<(), KeyError> {
-        fs::rename(self.next_path(), &self.0).map_err(|error| KeyError::Io(self.0.clone(), error))
+    pub fn drop_next(&self) -> io::Result<()> {
+        remove_if_there(&self.next_path())
+    }
+
+    /// Keeps everybody else from replacing the key, or having a pool learn of it, as long as this is held. Waits for
+    /// them.
+    ///
+    /// # Errors
+    /// The operating system's own.
+    pub fn lock(&self) -> Result<Flock<File>, KeyError> {
+        let path = self.beside(".lock");
+        let failed = |error| KeyError::Io(path.clone(), error);
+        make_directory(&path).map_err(failed)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        Flock::lock(file.map_err(failed)?, FlockArg::LockExclusive).map_err(|(_, error)| failed(error.into()))
     }
 
     /// Neither is there any longer.
@@ -157,13 +185,8 @@ impl KeyFile {
     /// # Errors
     /// The operating system's own.
     pub fn remove(&self) -> io::Result<()> {
-        for path in [&self.next_path(), &self.0] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
-        }
-        Ok(())
+        remove_if_there(&self.next_path())?;
+        remove_if_there(&self.0)
     }
 
     /// The first of present and next that was not tried yet. It is read anew: another process may be replacing it.
@@ -178,8 +201,12 @@ impl KeyFile {
     }
 
     fn next_path(&self) -> PathBuf {
+        self.beside(".next")
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
         let mut path = self.0.clone().into_os_string();
-        path.push(".next");
+        path.push(suffix);
         path.into()
     }
 }
@@ -198,8 +225,7 @@ pub(super) fn fingerprint_of(info: &[u8]) -> Fingerprint {
 
 fn create(path: &Path) -> Result<(), KeyError> {
     let failed = |error| KeyError::Io(path.to_owned(), error);
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    let directory = make_directory(path).map_err(failed)?;
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
         .map_err(|error| KeyError::Unreadable(path.to_owned(), error.to_string()))?;
     // A temporary file is 0600 from the start, and appears under its name whole.
@@ -209,7 +235,26 @@ fn create(path: &Path) -> Result<(), KeyError> {
         .map_err(failed)?;
     match file.persist_noclobber(path) {
         Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error.error)),
-        _ => Ok(()),
+        _ => sync_directory(path).map_err(failed),
+    }
+}
+
+/// Makes the directory that a file is to lie in.
+fn make_directory(path: &Path) -> io::Result<&Path> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    Ok(directory)
+}
+
+/// That a file has its name survives a power cut from here on.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -242,7 +287,8 @@ mod tests {
         assert_eq!(file.prepare_next().unwrap().fingerprint(), second);
         assert_eq!(untried(&[]), Some(first));
         assert_eq!(untried(&[first]), Some(second));
-        file.promote_next().unwrap();
+        assert!(file.promote_next(first).is_err());
+        file.promote_next(second).unwrap();
 
         assert_eq!(untried(&[first]), Some(second));
         assert_eq!(untried(&[second]), None);

@@ -13,7 +13,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
-use super::key::{KeyError, KeyFile, KeyPair};
+use super::key::{KeyError, KeyFile, KeyPair, sync_directory};
 use super::succession::succeed;
 use super::tls;
 use crate::core::id::Fingerprint;
@@ -48,6 +48,17 @@ struct Former {
     key: Answering,
     until: WallTime,
     succession: Succession,
+}
+
+/// What came of a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The key before.
+    pub before: Fingerprint,
+    /// The key from now on.
+    pub after: Fingerprint,
+    /// What each former key says of it, for those who are connected.
+    pub said: Vec<Succession>,
 }
 
 /// As it lies in the state.
@@ -90,7 +101,8 @@ impl Keyring {
         let last = kept.former.last().map(|former| load(state, &former.key)).transpose()?;
         if last.is_some_and(|last| last.fingerprint() == present.fingerprint()) {
             // A renewal that was cut short: all of it had been written.
-            file.promote_next()?;
+            let next = file.next()?.ok_or_else(|| unusable(state, &"the key that took its place is gone"))?;
+            file.promote_next(next.fingerprint())?;
             present = file.present()?;
         }
         if kept.first.is_empty() {
@@ -136,7 +148,7 @@ impl Keyring {
     ///
     /// # Errors
     /// When there are too many, or the state cannot be written: then nothing has changed.
-    pub fn renew(&self, until: WallTime) -> Result<Fingerprint, RenewError> {
+    pub fn renew(&self, until: WallTime) -> Result<Renewed, RenewError> {
         let mut held = self.held.write().expect("nobody panics with the keys");
         let now = (self.clock)();
         let standing = held.former.iter().filter(|former| now < former.until);
@@ -150,11 +162,14 @@ impl Keyring {
         }
         let file = KeyFile::new(self.state.join(KEY));
         let next = file.prepare_next()?;
-        let renewed = Held::load(&self.state, &next, &kept, now)?;
+        // Also one that is answered to no longer: who is connected has proved that the pool is who it was.
+        let renewed = Held::load(&self.state, &next, &kept, WallTime(i64::MIN))?;
         kept.write(&self.state)?;
-        file.promote_next()?;
+        file.promote_next(next.fingerprint())?;
+        let before = held.present.fingerprint;
         *held = renewed;
-        Ok(held.present.fingerprint)
+        let said = held.former.iter().map(|former| former.succession.clone()).collect();
+        Ok(Renewed { before, after: held.present.fingerprint, said })
     }
 
     fn held(&self) -> std::sync::RwLockReadGuard<'_, Held> {
@@ -228,7 +243,7 @@ impl File {
         let mut file = tempfile::NamedTempFile::new_in(state).map_err(failed)?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        sync_directory(&path).map_err(failed)
     }
 }
 
@@ -269,8 +284,8 @@ mod tests {
         let first = keys.present();
         assert_eq!(keys.successions(), []);
 
-        let second = keys.renew(WallTime(100)).unwrap();
-        let third = keys.renew(WallTime(50)).unwrap();
+        let second = keys.renew(WallTime(100)).unwrap().after;
+        let third = keys.renew(WallTime(50)).unwrap().after;
         let again = Keyring::open(state.path(), clock).unwrap();
 
         for keys in [&keys, &again] {
@@ -292,7 +307,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let keys = Keyring::open(state.path(), || WallTime(0)).unwrap();
         let first = keys.present();
-        let second = keys.renew(WallTime(100)).unwrap();
+        let second = keys.renew(WallTime(100)).unwrap().after;
         // As it was before the last step.
         let key = state.path().join(KEY);
         std::fs::rename(&key, state.path().join("key.next")).unwrap();
@@ -304,6 +319,18 @@ mod tests {
         let again = Keyring::open(state.path(), || WallTime(0)).unwrap();
 
         assert_eq!(again.all(), [first, second]);
+    }
+
+    #[test]
+    fn who_is_connected_is_told_also_of_a_key_that_is_answered_to_no_longer() {
+        let state = tempfile::tempdir().unwrap();
+        let keys = Keyring::open(state.path(), || WallTime(0)).unwrap();
+        let before = keys.present();
+
+        let renewed = keys.renew(WallTime(0)).unwrap();
+
+        assert_eq!(present_key(before, &renewed.said), renewed.after);
+        assert_eq!((keys.successions(), keys.all()), (vec![], vec![renewed.after]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::core::id::{ConnectionId, Fence, Fingerprint, JobId};
 use crate::core::membership::Start;
 use crate::core::outcome::Cancel;
 use crate::core::pool::{Effect, Identity, JobEvent, WatcherId};
+use crate::core::succession::Succession;
 use crate::store::secrets::Secrets;
 
 /// What a worker's pump is given.
@@ -21,8 +22,8 @@ pub(super) enum ToPeer {
     Start(Start),
     /// Attempts to end.
     Cancel(Vec<(Fence, Cancel)>),
-    /// The pool has another key.
-    Renewed,
+    /// The pool has another key, as its former ones say.
+    Renewed(Arc<Vec<Succession>>),
     /// It was removed: the last that it is told.
     Removed,
 }

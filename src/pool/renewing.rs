@@ -1,5 +1,6 @@
 //! Keys that take the place of others: a holder's own, and the pool's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::peers::ToPeer;
@@ -8,7 +9,7 @@ use crate::core::id::{ConnectionId, Fingerprint};
 use crate::core::pool::{RenewalRefused, Viewer};
 use crate::core::refusal::Refusal;
 use crate::core::succession::Renewal;
-use crate::net::keyring::RenewError;
+use crate::net::keyring::{RenewError, Renewed};
 use crate::net::succession::renewed_key;
 use crate::process::clock;
 
@@ -26,11 +27,13 @@ pub(super) async fn renew_key(
         return Ok(Some(Refusal::new("bad-request", "the new key did not sign for this")));
     };
     let source = source.to_owned();
-    let renewed = shared.pool.update(move |pool, now| pool.renew_key(now, before, after, source)).await?;
+    let renewed =
+        shared.pool.update(move |pool, now| pool.renew_key(now, connection, (before, after), source)).await?;
     Ok(renewed.err().map(|refused| {
         let code = match refused {
             RenewalRefused::Unknown => "auth-unknown-key",
             RenewalRefused::InUse => "key-in-use",
+            RenewalRefused::Elsewhere(_) => "worker-elsewhere",
         };
         Refusal::new(code, refused)
     }))
@@ -42,14 +45,13 @@ pub(super) async fn renew_pool_key(
     viewer: &Viewer,
     answer: Duration,
 ) -> Result<Result<Fingerprint, Refusal>, capnp::Error> {
-    let before = shared.keys.present();
-    let after = match shared.keys.renew(clock::wall().after(answer)) {
-        Ok(after) => after,
+    let Renewed { before, after, said } = match shared.keys.renew(clock::wall().after(answer)) {
+        Ok(renewed) => renewed,
         Err(error @ RenewError::TooMany) => return Ok(Err(Refusal::new("too-many-keys", error))),
         Err(RenewError::Key(error)) => return Ok(Err(Refusal::new("key-file", error))),
     };
     tracing::info!(key = %format!("{after:.4}"), "the pool has another key");
-    shared.peers.tell_workers(&ToPeer::Renewed);
+    shared.peers.tell_workers(&ToPeer::Renewed(Arc::new(said)));
     let viewer = viewer.clone();
     shared.pool.update(move |pool, now| pool.note_own_renewal(now, &viewer, before, after)).await?;
     Ok(Ok(after))

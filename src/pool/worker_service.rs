@@ -160,8 +160,9 @@ async fn pump(member: Rc<Member>, worker: worker::Client, mut orders: mpsc::Rece
     let mut calls = JoinSet::new();
     let mut waiting = VecDeque::new();
     // It may have come by a former key, also just before the pool had another one.
-    if !member.local.shared.keys.successions().is_empty() {
-        waiting.push_back(ToPeer::Renewed);
+    let said = member.local.shared.keys.successions();
+    if !said.is_empty() {
+        waiting.push_back(ToPeer::Renewed(Arc::new(said)));
     }
     let stopping = member.local.shared.stopping();
     tokio::pin!(stopping);
@@ -208,7 +209,7 @@ fn send(member: &Member, worker: &worker::Client, waiting: &mut VecDeque<ToPeer>
     while !waiting.is_empty() && member.gate.may_call() {
         let (mut starts, mut bytes): (Vec<Start>, usize) = (Vec::new(), 0);
         let mut cancels: Vec<(Fence, Cancel)> = Vec::new();
-        let mut renewed = false;
+        let mut renewed = None;
         while let Some(order) = waiting.pop_front() {
             match order {
                 ToPeer::Start(start) => {
@@ -223,12 +224,11 @@ fn send(member: &Member, worker: &worker::Client, waiting: &mut VecDeque<ToPeer>
                     starts.push(start);
                 }
                 ToPeer::Cancel(attempts) => cancels.extend(attempts),
-                ToPeer::Renewed => renewed = true,
+                ToPeer::Renewed(said) => renewed = Some(said),
                 ToPeer::Removed => {}
             }
         }
-        if renewed {
-            let said = member.local.shared.keys.successions();
+        if let Some(said) = renewed {
             let mut request = worker.renewed_request();
             wire::succession::write_all(&said, request.get().init_successions(wire::text::count(&said)));
             let telling = request.send().promise;

@@ -21,6 +21,7 @@ use crate::core::membership::{Carried, Facts, Registered, Report};
 use crate::core::output::Chunk;
 use crate::core::refusal::Refusal;
 use crate::core::time::Timestamp;
+use crate::net::key::KeyFile;
 use crate::process::executor::ExecutorOptions;
 use crate::process::executor_client::{ExecutorLine, connect_or_start};
 use crate::process::{JournalOf, clock, facts, forget_journals, read_journals};
@@ -246,10 +247,34 @@ impl Driver {
                         return Ok(());
                     }
                     membership.uplink.beat(self.agent.living());
+                    self.renew_key_if_wanted(&membership);
                 }
                 Event::Asked(asked) => self.obey(asked)?,
             }
         }
+    }
+
+    /// Somebody has made another key: the pool takes it for the present one and cuts the line, which is then made anew
+    /// with the new one.
+    fn renew_key_if_wanted(&self, membership: &Membership) {
+        let renewal = match self.identity.renewal() {
+            Ok(Some(renewal)) => renewal,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(%error, "cannot use the next key"),
+        };
+        let (registrar, identity) = (membership.registrar.clone(), Rc::clone(&self.identity));
+        let timing = self.options.timing;
+        tokio::task::spawn_local(async move {
+            // What passes is asked again with the next heartbeat.
+            if let Err(RegisterFailure::ForGood(refused)) =
+                registration::ask_for_key(&registrar, &renewal, timing).await
+            {
+                tracing::warn!("the pool does not take the new key: {}", refused.message);
+                if let Some(Err(error)) = identity.key.as_ref().map(KeyFile::drop_next) {
+                    tracing::warn!(%error, "cannot remove the next key");
+                }
+            }
+        });
     }
 
     fn follow(&mut self, order: Order) {

@@ -12,10 +12,12 @@ use crate::core::id::{Fingerprint, Name};
 use crate::core::limits::NAME_BYTES_MAX;
 use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
+use crate::core::succession::Renewal;
 use crate::net::dial::DialError;
 use crate::net::enrol::{self, EnrolError, Enrolled};
 use crate::net::key::{KeyFile, KeyPair};
 use crate::net::keyring::Keyring;
+use crate::net::succession;
 use crate::net::token::Token;
 use crate::process::facts;
 use crate::store::StoreError;
@@ -58,6 +60,15 @@ pub(super) struct Identity {
     pub(super) choice: NameChoice,
 }
 
+impl Identity {
+    /// What asks the pool to take the next key for the present one, if somebody has made one.
+    pub(super) fn renewal(&self) -> anyhow::Result<Option<Renewal>> {
+        let (Some(file), Some(pool)) = (&self.key, &self.pool) else { return Ok(None) };
+        let Some(next) = file.next()? else { return Ok(None) };
+        Ok(Some(succession::renew(pool.key(), file.present()?.fingerprint(), &next)?))
+    }
+}
+
 /// The pool's socket says whose worker it is.
 pub(super) fn of_local_worker(
     options: &JoinOptions,
@@ -76,7 +87,7 @@ pub(super) async fn of_network_worker(
     address: &str,
 ) -> Result<(Identity, Home), JoinError> {
     let path = KnownPools::path(root);
-    let mut pools = KnownPools::read(&path)?;
+    let pools = KnownPools::read(&path)?;
     let kept = match &options.token {
         // A kept identity wins over a token, be that spent or not.
         Some(token) => {
@@ -94,8 +105,7 @@ pub(super) async fn of_network_worker(
         let taken = take_home(options, root, &pool.first)?;
         if taken.2.directory().join(ENROLLED).exists() {
             if pools.at(address).is_none() {
-                pools.remember(address, pool);
-                pools.write(&path)?;
+                KnownPools::remember(&path, address, pool)?;
             }
             return Ok(identity(pool, taken));
         }
@@ -121,8 +131,7 @@ pub(super) async fn of_network_worker(
     let key = KeyPair::load_or_create(&home.directory().join(KEY)).map_err(anyhow::Error::from)?;
     let enrolled = enrol(options, address, &key, token, (&name, choice)).await?;
     let pool = Known { first, key: enrolled.pool_key };
-    pools.remember(address, pool);
-    pools.write(&path)?;
+    KnownPools::remember(&path, address, pool)?;
     fs::write(home.directory().join(ENROLLED), &enrolled.name).context("cannot write the worker's state")?;
     let name = Name::parse(&enrolled.name).map_err(anyhow::Error::from)?;
     Ok(identity(pool, (name, choice, home)))

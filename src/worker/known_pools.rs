@@ -3,10 +3,12 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::Context;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::core::id::Fingerprint;
@@ -50,8 +52,25 @@ impl KnownPools {
         self.0.iter().map(|(address, pool)| (address.as_str(), *pool))
     }
 
-    pub(super) fn remember(&mut self, address: &str, pool: Known) {
-        self.0.insert(address.to_owned(), pool);
+    /// A pool answers at an address.
+    pub(super) fn remember(path: &Path, address: &str, pool: Known) -> anyhow::Result<()> {
+        Self::change(path, |pools| {
+            pools.0.insert(address.to_owned(), pool);
+        })
+    }
+
+    /// Changes what is remembered, one process after the other.
+    fn change(path: &Path, change: impl FnOnce(&mut Self)) -> anyhow::Result<()> {
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.with_extension("lock"))?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        let mut pools = Self::read(path)?;
+        change(&mut pools);
+        pools.write(path)
     }
 
     fn renew(&mut self, before: Fingerprint, after: Fingerprint) {
@@ -75,7 +94,7 @@ impl KnownPools {
     }
 
     /// All of the file is written, or nothing.
-    pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
         let hex = |key: Fingerprint| data_encoding::HEXLOWER.encode(&key.0);
         let entry = |pool: &Known| Entry { first: hex(pool.first), key: hex(pool.key) };
         let table: BTreeMap<&String, Entry> =
@@ -83,7 +102,9 @@ impl KnownPools {
         let directory = path.parent().unwrap_or(Path::new("."));
         let file = tempfile::NamedTempFile::new_in(directory)?;
         fs::write(file.path(), toml::to_string(&table)?)?;
+        file.as_file().sync_all()?;
         file.persist(path)?;
+        fs::File::open(directory)?.sync_all()?;
         Ok(())
     }
 }
@@ -110,11 +131,11 @@ impl OwnPool {
         if after == before {
             return Ok(());
         }
+        // Remembered first: what fails is told again with the next registration.
+        KnownPools::change(&self.path, |pools| pools.renew(before, after))?;
         self.key.set(after);
         tracing::info!(key = %format!("{after:.4}"), "the pool has another key");
-        let mut pools = KnownPools::read(&self.path)?;
-        pools.renew(before, after);
-        pools.write(&self.path)
+        Ok(())
     }
 }
 
@@ -131,10 +152,9 @@ mod tests {
         let (old, new, thief) =
             (KeyPair::generate().unwrap(), KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let first = old.fingerprint();
-        let mut pools = KnownPools::default();
-        pools.remember("a:1", Known { first, key: first });
-        pools.remember("b:1", Known { first, key: first });
-        pools.write(&path).unwrap();
+        for address in ["a:1", "b:1"] {
+            KnownPools::remember(&path, address, Known { first, key: first }).unwrap();
+        }
         let own = OwnPool::new(first, path.clone());
 
         own.heed(&[succeed(&thief, thief.fingerprint()).unwrap()]).unwrap();

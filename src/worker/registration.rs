@@ -41,6 +41,8 @@ pub(super) struct Membership {
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     /// What the pool said.
     pub(super) told: Registered,
+    /// Where another key is asked for.
+    pub(super) registrar: registrar::Client,
     /// The connection itself.
     pub(super) link: RunningLink,
 }
@@ -84,7 +86,7 @@ pub(super) async fn register(
         registered.get_heartbeat()?,
         link.state.clone(),
     );
-    Ok(Membership { uplink, orders: received, told, link })
+    Ok(Membership { uplink, orders: received, told, registrar, link })
 }
 
 async fn network_registrar(
@@ -100,9 +102,20 @@ async fn network_registrar(
     while let Some(key) = file.untried(&tried).map_err(|error| RegisterFailure::Away(error.to_string()))? {
         tried.push(key.fingerprint());
         match try_registrar(options, &key, pool.key(), address).await {
+            Ok(registrar) => {
+                // The next one, if it was not the present one: the pool has taken it.
+                if file
+                    .next()
+                    .is_ok_and(|next| next.is_some_and(|next| next.fingerprint() == key.fingerprint()))
+                    && let Err(error) = file.promote_next(key.fingerprint())
+                {
+                    tracing::warn!(%error, "the new key does not get into its place");
+                }
+                return Ok(registrar);
+            }
             // It may have been replaced, or be about to be.
             Err(RegisterFailure::ForGood(refused)) if refused.code == UNKNOWN_KEY => unknown = Some(refused),
-            other => return other,
+            Err(failure) => return Err(failure),
         }
     }
     Err(RegisterFailure::ForGood(unknown.expect("there is a key to try")))
@@ -172,7 +185,16 @@ pub(super) async fn renew_key(
     timing: Timing,
 ) -> Result<(), RegisterFailure> {
     let (_running, answer) = hello(connection, address, timing).await?;
-    let mut request = answer.get()?.get_registrar()?.renew_key_request();
+    ask_for_key(&answer.get()?.get_registrar()?, renewal, timing).await
+}
+
+/// The same where a worker has registered.
+pub(super) async fn ask_for_key(
+    registrar: &registrar::Client,
+    renewal: &Renewal,
+    timing: Timing,
+) -> Result<(), RegisterFailure> {
+    let mut request = registrar.renew_key_request();
     request.get().set_key(&renewal.key);
     request.get().set_signature(&renewal.signature);
     match within(timing.handshake, request.send().promise).await? {
@@ -180,7 +202,8 @@ pub(super) async fn renew_key(
             let answer = answer.get()?;
             check_refused(answer.has_refused(), answer.get_refused())
         }
-        Err(_cut) => Ok(()),
+        Err(error) if error.kind == capnp::ErrorKind::Disconnected => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -193,14 +193,16 @@ fn no_key_is_replaced_while_a_pool_that_knows_it_is_away() {
 }
 
 #[test]
-fn a_worker_replaces_its_key_while_it_works() {
-    let mut cluster = Cluster::start();
+fn a_worker_replaces_its_key_while_it_works_and_no_copy_of_it_does() {
+    let mut cluster = Cluster::faster(10);
     let n1 = cluster.join("n1", &[]);
     let home = cluster.site.home("n1");
     let gate = gate(&cluster);
     let id = begin(&cluster.operator, "n1", &gated(&gate));
     let thief = stolen(&cluster, &home, "thief");
 
+    let copy = thief.run(["worker", "identity", "renew"]);
+    assert!(copy.stderr.contains("code: worker-elsewhere"), "{}", copy.stderr);
     let told = home.run(["worker", "identity", "renew"]).ok();
 
     assert!(told.starts_with("worker \"n1\" of pool \"lab\" has another key: sha256:"), "{told}");

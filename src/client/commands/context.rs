@@ -157,6 +157,8 @@ async fn add(
         )
         .hint("on the pool's machine: clusterctl token create --client"));
     }
+    // Not while the key is being replaced: this pool would be left with the old one.
+    let _lock = own_key(root).lock()?;
     let key = own_key(root).present()?;
     let default = Name::from_any(&facts::user());
     let wish = match wished {

@@ -85,6 +85,7 @@ fn show(file: &KeyFile, manner: Manner) -> Result<(), Failure> {
 }
 
 async fn renew(file: &KeyFile, root: &StateRoot, proxies: Proxies, manner: Manner) -> Result<(), Failure> {
+    let _lock = file.lock()?;
     let config = Config::load()?;
     let remote = config.contexts.into_iter().filter(|(_, context)| context.address.is_some());
     let (mut known, mut strange) = (Vec::new(), Vec::new());
@@ -102,15 +103,16 @@ async fn renew(file: &KeyFile, root: &StateRoot, proxies: Proxies, manner: Manne
         }
     }
     let next = file.prepare_next()?;
+    let present = file.present()?;
     for (name, session) in &mut known {
-        renew_at(session, &file.present()?, &next).await.map_err(|failure| {
+        renew_at(session, &present, &next).await.map_err(|failure| {
             let text = format!("pool \"{name}\" did not take the new key: {}", failure.refusal.message);
             Failure::new(&failure.refusal.code, text)
                 .hint("both keys are kept, and each pool is met by the one it knows; go on with: clusterctl identity renew")
         })?;
     }
-    file.promote_next()?;
     let key = next.fingerprint();
+    file.promote_next(key)?;
     let names: Vec<String> = known.into_iter().map(|(name, _)| name).collect();
     let mut sentence = format!("this user has another key: {key}");
     sentence += &match names[..] {
@@ -138,11 +140,15 @@ async fn renew_at(session: &mut Session, present: &KeyPair, next: &KeyPair) -> R
     request.get().set_key(&said.key);
     request.get().set_signature(&said.signature);
     // The pool cuts the connection of the old key, perhaps before its answer is heard: the new one tells.
-    if let Ok(answer) = request.send().promise.await {
-        let answer = answer.get()?;
-        if answer.has_refused() {
-            return Err(wire::refusal::read(answer.get_refused()?)?.into());
+    match request.send().promise.await {
+        Ok(answer) => {
+            let answer = answer.get()?;
+            if answer.has_refused() {
+                return Err(wire::refusal::read(answer.get_refused()?)?.into());
+            }
         }
+        Err(error) if error.kind == capnp::ErrorKind::Disconnected => {}
+        Err(error) => return Err(error.into()),
     }
     session.connect_as(next).await
 }

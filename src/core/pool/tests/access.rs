@@ -133,7 +133,7 @@ fn a_new_key_stands_for_what_the_old_one_did_also_after_a_restart() {
 
     for (old, new) in [(1, 3), (2, 4)] {
         let (before, after) = (Fingerprint([old; 32]), Fingerprint([new; 32]));
-        world.pool.renew_key(world.now, before, after, "10.0.0.1".into()).unwrap();
+        world.pool.renew_key(world.now, ConnectionId(9), (before, after), "10.0.0.1".into()).unwrap();
         let effects = world.turn();
         assert!(
             matches!(effects[..], [Effect::Renew { before: old, after: new, .. }] if (old, new) == (before, after))
@@ -156,7 +156,12 @@ fn a_key_takes_the_place_of_one_that_is_let_in_and_of_no_other() {
     }
     world.pool.revoke_client(world.now, &Viewer::admin("root"), "bob").unwrap();
     let mut renew = |old: u8, new: u8| {
-        world.pool.renew_key(world.now, Fingerprint([old; 32]), Fingerprint([new; 32]), "10.0.0.1".into())
+        world.pool.renew_key(
+            world.now,
+            ConnectionId(9),
+            (Fingerprint([old; 32]), Fingerprint([new; 32])),
+            "10.0.0.1".into(),
+        )
     };
 
     assert_eq!(renew(1, 2), Err(RenewalRefused::InUse));
@@ -164,4 +169,23 @@ fn a_key_takes_the_place_of_one_that_is_let_in_and_of_no_other() {
     assert_eq!(renew(9, 3), Err(RenewalRefused::Unknown));
     assert_eq!(renew(1, 3), Ok(()));
     assert_eq!(renew(1, 4), Err(RenewalRefused::Unknown));
+}
+
+#[test]
+fn a_worker_that_is_connected_is_the_only_one_to_replace_its_key() {
+    let mut world = World::new();
+    let token = world.pool.create_token(world.now, &Viewer::admin("root"), token_wish(), [7; 32]).unwrap();
+    world.pool.enrol(world.now, enrol(token, 1, Role::Worker, "n1")).unwrap();
+    let id = world.pool.worker_names["n1"];
+    world.pool.register(world.now, id, ConnectionId(1), facts(1, 1, 1), Vec::new()).unwrap();
+    let keys = (Fingerprint([1; 32]), Fingerprint([2; 32]));
+    let mut renew =
+        |connection: u64| world.pool.renew_key(world.now, ConnectionId(connection), keys, "10.0.0.9".into());
+
+    assert_eq!(renew(2), Err(RenewalRefused::Elsewhere("n1".into())));
+    assert_eq!(renew(1), Ok(()));
+    world.turn();
+    assert!(
+        world.trail.iter().any(|entry| entry.what == AuditKind::NotConnected && entry.source == "10.0.0.9")
+    );
 }

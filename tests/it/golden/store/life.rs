@@ -200,7 +200,7 @@ impl Life {
         self.enrol(ann, Role::Client, 6, "x");
         self.enrol(script, Role::Client, 7, "x");
         let (before, after) = (Fingerprint([7; 32]), Fingerprint([8; 32]));
-        self.pool.renew_key(self.now, before, after, "10.0.0.1".into()).unwrap();
+        self.pool.renew_key(self.now, ConnectionId(9), (before, after), "10.0.0.1".into()).unwrap();
         self.pool.revoke_token(self.now, &Viewer::admin("root"), revoked).unwrap();
         self.turn();
     }
