@@ -17,7 +17,7 @@ use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
 use crate::client::commands::{
     self, audit, cancel, clients, context, doctor, identity, jobs, logs, pool as pool_commands, run, token,
-    wait, workers,
+    upkeep, wait, workers,
 };
 use crate::client::connection::Session;
 use crate::client::error::Failure;
@@ -165,6 +165,16 @@ enum PoolCommand {
     Status(StateArgs),
     /// End the pool; jobs at workers go on
     Stop(StateArgs),
+    /// Copy the pool's state, also while it runs
+    #[command(after_help = "Examples:\n  clusterctl pool backup /backup/lab-monday")]
+    Backup {
+        #[command(flatten)]
+        place: StateArgs,
+        /// A directory that is not there yet
+        directory: PathBuf,
+    },
+    /// Look through the pool's state for damage, also while it runs; exits 1 if there is some
+    Check(StateArgs),
     /// The key by which the pool is known
     #[command(subcommand)]
     Identity(identity::PoolIdentityAction),
@@ -301,7 +311,13 @@ async fn client(
     lines: bool,
     manner: Manner,
 ) -> Result<u8, Failure> {
-    if let Some(Command::Pool(PoolCommand::Status(place) | PoolCommand::Stop(place))) = &command {
+    if let Some(Command::Pool(
+        PoolCommand::Status(place)
+        | PoolCommand::Stop(place)
+        | PoolCommand::Check(place)
+        | PoolCommand::Backup { place, .. },
+    )) = &command
+    {
         global = place.over(&global);
     }
     if let Some(Command::Pool(PoolCommand::Identity(action))) = &command {
@@ -350,6 +366,8 @@ async fn client(
         Command::Token(action) => token::token(session, &action, manner).await,
         Command::Pool(PoolCommand::Status(_)) => pool_commands::status(session, manner).await,
         Command::Pool(PoolCommand::Stop(_)) => pool_commands::stop(session, manner).await,
+        Command::Pool(PoolCommand::Backup { directory, .. }) => upkeep::backup(session, &directory, manner),
+        Command::Pool(PoolCommand::Check(_)) => upkeep::look_through(session, manner),
         Command::Pool(PoolCommand::Identity(identity::PoolIdentityAction::Renew { overlap, .. })) => {
             identity::renew_pool(session, overlap, manner).await
         }

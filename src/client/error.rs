@@ -92,7 +92,8 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let exit = match refusal.code.as_str() {
             "bad-constraint" | "bad-request" | "script-too-big" | "usage" => 2,
-            "no-such-job" | "no-such-worker" | "no-such-client" | "no-such-token" | "no-such-context" => 3,
+            "no-such-job" | "no-such-worker" | "no-such-client" | "no-such-token" | "no-such-context"
+            | "no-such-pool" => 3,
             "unreachable" | "key-mismatch" | "version-skew" => 4,
             code if code.starts_with("auth-") => 5,
             "not-running" | "not-unknown" | "nothing-failed" | "worker-running" | "db-locked" => 6,

@@ -2,6 +2,8 @@
 //!
 //! Nothing here decides anything; of records it knows how they are encoded and no more.
 
+pub mod backup;
+pub mod check;
 pub mod lock;
 mod medium;
 pub mod memory;

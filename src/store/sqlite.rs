@@ -19,7 +19,7 @@ use crate::core::view::TaskState;
 use crate::wire;
 
 /// So long one connection waits for another.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// The database's name in the state directory.
 pub const FILE: &str = "queue.db";
@@ -131,29 +131,9 @@ impl Store for SqliteStore {
     }
 
     fn load(&mut self, entry: &mut EachEntry<'_>) -> Result<u64, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare("SELECT first_seq, count, entries, before, chain FROM log ORDER BY first_seq")?;
-        let mut rows = statement.query([])?;
-        let mut chain: Option<[u8; 32]> = None;
-        let mut next = None;
-        while let Some(row) = rows.next()? {
-            let (first, count): (i64, i64) = (row.get(0)?, row.get(1)?);
-            let (entries, before, after): (Vec<u8>, [u8; 32], [u8; 32]) =
-                (row.get(2)?, row.get(3)?, row.get(4)?);
-            let (first, count) = (u64::try_from(first).unwrap_or(0), u64::try_from(count).unwrap_or(0));
-            let unbroken = chain.is_none_or(|chain| chain == before) && next.is_none_or(|next| next == first);
-            if !unbroken || link(&before, first, &entries) != after {
-                return Err(StoreError::Damaged(format!("the log's chain breaks at entry {first}")));
-            }
-            for (seq, bytes) in (first..).zip(split(&entries, count)?) {
-                entry(seq, bytes)?;
-            }
-            chain = Some(after);
-            next = Some(first + count);
-        }
-        self.chain = chain.unwrap_or([0; 32]);
-        Ok(next.unwrap_or(1))
+        let next;
+        (next, self.chain) = load(&self.connection, entry)?;
+        Ok(next)
     }
 
     fn append(&mut self, commit: &Commit) -> Result<(), StoreError> {
@@ -284,6 +264,33 @@ impl History for SqliteHistory {
     }
 }
 
+/// All entries of the log, in order; answers with the number of the next, and the chain's value.
+pub(super) fn load(
+    connection: &Connection,
+    entry: &mut EachEntry<'_>,
+) -> Result<(u64, [u8; 32]), StoreError> {
+    let mut statement =
+        connection.prepare("SELECT first_seq, count, entries, before, chain FROM log ORDER BY first_seq")?;
+    let mut rows = statement.query([])?;
+    let mut chain: Option<[u8; 32]> = None;
+    let mut next = None;
+    while let Some(row) = rows.next()? {
+        let (first, count): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (entries, before, after): (Vec<u8>, [u8; 32], [u8; 32]) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        let (first, count) = (u64::try_from(first).unwrap_or(0), u64::try_from(count).unwrap_or(0));
+        let unbroken = chain.is_none_or(|chain| chain == before) && next.is_none_or(|next| next == first);
+        if !unbroken || link(&before, first, &entries) != after {
+            return Err(StoreError::Damaged(format!("the log's chain breaks at entry {first}")));
+        }
+        for (seq, bytes) in (first..).zip(split(&entries, count)?) {
+            entry(seq, bytes)?;
+        }
+        chain = Some(after);
+        next = Some(first + count);
+    }
+    Ok((next.unwrap_or(1), chain.unwrap_or([0; 32])))
+}
+
 fn path(directory: &Path) -> PathBuf {
     directory.join(FILE)
 }
@@ -304,7 +311,6 @@ fn migrate(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The chain after a row: what was before, the number of its first entry, and its entries.
 /// Chains entries to the newest one, and drops the oldest beyond the bound.
 fn append_audit(transaction: &Transaction<'_>, entries: &[Vec<u8>]) -> Result<(), StoreError> {
     if entries.is_empty() {
@@ -333,6 +339,7 @@ fn append_audit(transaction: &Transaction<'_>, entries: &[Vec<u8>]) -> Result<()
     Ok(())
 }
 
+/// The chain after a row: what was before, the number of its first entry, and its entries.
 fn link(before: &[u8; 32], first_seq: u64, entries: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(before);

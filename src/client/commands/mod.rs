@@ -12,6 +12,7 @@ pub mod pool;
 pub mod run;
 pub mod token;
 mod trust;
+pub mod upkeep;
 pub mod wait;
 pub mod workers;
 
