@@ -96,7 +96,8 @@ impl From<Refusal> for Failure {
             | "no-such-pool" => 3,
             "unreachable" | "key-mismatch" | "version-skew" => 4,
             code if code.starts_with("auth-") => 5,
-            "not-running" | "not-unknown" | "nothing-failed" | "worker-running" | "db-locked" => 6,
+            "disk-low" | "queue-full" | "not-running" | "not-unknown" | "nothing-failed"
+            | "worker-running" | "db-locked" => 6,
             "unplaceable" => 7,
             _ => 1,
         };

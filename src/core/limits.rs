@@ -57,6 +57,10 @@ pub const REASON_BYTES_MAX: usize = 4096;
 pub const OUTPUT_PER_ATTEMPT_BYTES_MAX: u64 = 1 << 30;
 /// Output kept per pool unless `--output-limit` says otherwise, in bytes.
 pub const OUTPUT_PER_POOL_BYTES: u64 = 10 << 30;
+/// What is to stay free on a pool's disk, in bytes, if that is less than a twentieth of it: below, nothing new is accepted.
+pub const DISK_FREE_BYTES: u64 = 256 << 20;
+/// So many bytes of output are written before somebody looks again how much room there is; a chunk where there is little.
+pub const DISK_LOOK_BYTES: u64 = 1 << 20;
 /// Output that rides in an ending record instead of the output files, in bytes: a tiny job costs one commit.
 pub const OUTPUT_INLINE_BYTES_MAX: usize = 4096;
 /// Chunks that ride in an ending record: output that changes its stream at every byte would be all headers.

@@ -4,6 +4,7 @@
 
 mod admin_service;
 mod client_service;
+mod disk;
 mod driver;
 mod ended;
 mod enrol_service;
@@ -155,6 +156,7 @@ impl Opened {
         Builder::new_current_thread().enable_all().build()?.block_on(async move {
             tokio::select! {
                 _ = shared.stopping() => {}
+                () = disk::watch(&shared) => {}
                 () = signalled(options.mode) => shared.stop(Stop::Asked),
                 () = nobody_needs_it(&shared, idle_after) => shared.stop(Stop::Idle),
             }

@@ -12,6 +12,7 @@ use crate::wire::WireError;
 pub(super) fn submit_refusal(error: SubmitError) -> Refusal {
     let code = match error {
         SubmitError::RequestReused(_) => "request-reused",
+        SubmitError::DiskLow { .. } => "disk-low",
         SubmitError::QueueFull { .. } | SubmitError::PoolFull(_) => "queue-full",
     };
     Refusal::new(code, error)

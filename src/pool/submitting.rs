@@ -36,7 +36,11 @@ pub(super) async fn submit(
         spec: Arc::new(spec),
     };
     let accepted = local.shared.pool.update(move |pool, now| pool.submit(now, submit)).await?;
-    if let (true, Err(SubmitError::QueueFull { .. } | SubmitError::PoolFull(_))) = (has_secrets, &accepted) {
+    let is_full = matches!(
+        accepted,
+        Err(SubmitError::QueueFull { .. } | SubmitError::PoolFull(_) | SubmitError::DiskLow { .. })
+    );
+    if has_secrets && is_full {
         let _ = local.shared.secrets.erase(id);
     }
     Ok(accepted.map_err(submit_refusal))

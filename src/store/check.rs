@@ -38,6 +38,9 @@ pub enum Use {
     Idle,
 }
 
+/// One part of a database.
+type Step = fn(&Connection, &mut Checked) -> Result<(), StoreError>;
+
 /// Looks through the state of a pool.
 ///
 /// # Errors
@@ -57,7 +60,7 @@ pub fn check(state: &Path, used: Use) -> Result<Checked, StoreError> {
     connection.busy_timeout(sqlite::BUSY)?;
     // All of it as it was at one moment.
     connection.execute_batch("BEGIN")?;
-    let steps: [fn(&Connection, &mut Checked) -> Result<(), StoreError>; 4] = [pages, log, history, audit];
+    let steps: [Step; 4] = [pages, log, history, audit];
     for step in steps {
         if let Err(error) = step(&connection, &mut checked) {
             checked.problem(error.to_string());

@@ -12,6 +12,7 @@ pub mod output_thread;
 pub mod place;
 pub mod secrets;
 mod segment;
+pub mod space;
 pub mod sqlite;
 mod wal;
 

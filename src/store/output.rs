@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use super::segment::{self, Header, Scrutiny};
+use super::space::Room;
 use crate::core::id::Fence;
 use crate::core::limits;
 use crate::core::output::Chunk;
@@ -25,6 +26,10 @@ pub struct OutputWriter {
     current: u32,
     file: File,
     written: u64,
+    /// What it may keep at most, however much room there is.
+    limit: u64,
+    /// So much more may be written before somebody looks how much room there is.
+    unseen: u64,
     /// Attempts that were written to since the last sync.
     touched: BTreeMap<Fence, u64>,
     /// What became durable when a segment was finished, and was not told yet.
@@ -101,7 +106,8 @@ impl OutputWriter {
         let reader = OutputReader { shared: Arc::clone(&shared) };
         let directory = directory.to_owned();
         let (touched, untold) = (BTreeMap::new(), Vec::new());
-        Ok((Self { directory, shared, current, file, written: 0, touched, untold }, reader))
+        let writer = Self { directory, shared, current, file, written: 0, limit, unseen: 0, touched, untold };
+        Ok((writer, reader))
     }
 
     /// Appends chunks of one attempt, in order. Bytes that are there already are passed over. What is missing before them
@@ -129,13 +135,13 @@ impl OutputWriter {
 
     fn append_one(&mut self, key: Fence, chunk: &Chunk) -> io::Result<()> {
         if self.written >= limits::OUTPUT_SEGMENT_BYTES {
-            let durable = self.sync()?;
-            self.untold.extend(durable);
-            self.current += 1;
-            self.file = begin_segment(&self.directory, self.current)?;
-            self.written = 0;
+            self.next_segment()?;
         }
         let frame = segment::encode(key, chunk);
+        if self.unseen < frame.len() as u64 {
+            self.look_for_room()?;
+        }
+        self.unseen = self.unseen.saturating_sub(frame.len() as u64);
         self.file.write_all_at(&frame, self.written)?;
         let extent = Extent {
             segment: self.current,
@@ -147,6 +153,34 @@ impl OutputWriter {
         self.shared.write().expect("nobody panics with the index").add(key, extent);
         self.touched.insert(key, chunk.end());
         self.written += extent.bytes;
+        Ok(())
+    }
+
+    fn next_segment(&mut self) -> io::Result<()> {
+        let durable = self.sync()?;
+        self.untold.extend(durable);
+        self.current += 1;
+        self.file = begin_segment(&self.directory, self.current)?;
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Where the disk is nearly full, old output makes room for new, and both leave it to what has to be remembered.
+    fn look_for_room(&mut self) -> io::Result<()> {
+        let missing = Room::of(&self.directory)?.missing();
+        let limit = self.limit.min(match missing {
+            0 => u64::MAX,
+            _ => self.index().bytes.saturating_sub(missing),
+        });
+        self.shared.write().expect("nobody panics with the index").limit = limit;
+        self.unseen = limits::DISK_LOOK_BYTES;
+        if missing > 0 {
+            self.unseen = limits::OUTPUT_CHUNK_BYTES_MAX as u64;
+            // Only what is finished can go.
+            if self.written > 0 {
+                self.next_segment()?;
+            }
+        }
         Ok(())
     }
 
@@ -243,6 +277,11 @@ impl OutputReader {
     /// The position after the last byte of an attempt that survives a crash.
     pub fn durable_end(&self, key: Fence) -> u64 {
         self.index().attempts.get(&key).map_or(0, |kept| kept.durable)
+    }
+
+    /// Whether anything is kept of an attempt.
+    pub fn has(&self, key: Fence) -> bool {
+        self.index().attempts.contains_key(&key)
     }
 
     /// Bytes that are kept, and at most.

@@ -129,9 +129,10 @@ impl OutputHandle {
         Changes { key, end, watched: Arc::clone(&self.watched) }
     }
 
-    /// Waits until an attempt's output is durable up to a position. Cancel-safe.
+    /// Waits until an attempt's output is durable up to a position. What was dropped for its age, all of it, was durable
+    /// before: its worker has been told so, and sends it no more. Cancel-safe.
     pub async fn durable_to(&self, key: Fence, position: u64) {
-        if self.reader.durable_end(key) >= position {
+        if self.reader.durable_end(key) >= position || !self.reader.has(key) {
             return;
         }
         // The sender goes only with the loop; then whoever waits is ended with everything else.
@@ -165,6 +166,31 @@ impl Drop for Changes {
 mod tests {
     use super::*;
     use crate::core::output::Stream;
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_was_dropped_for_its_age() {
+        let directory = tempfile::tempdir().unwrap();
+        let (writer, reader) = OutputWriter::open(directory.path(), 0).unwrap();
+        let (output, handle) = output_loop(writer, reader);
+        let running = tokio::spawn(output.run());
+        let (old, new) =
+            (Fence::default(), Fence { nonce: crate::core::id::JobNonce(1), ..Fence::default() });
+        let piece = |position: u64| {
+            let bytes = vec![7; 60_000];
+            vec![Chunk { position, stream: Stream::Stdout, offset: position, bytes }]
+        };
+        handle.append(old, piece(0)).await.unwrap();
+        let mut position = 0;
+        while handle.reader().has(old) {
+            handle.append(new, piece(position)).await.unwrap();
+            position += 60_000;
+        }
+
+        handle.durable_to(old, 60_000).await;
+
+        drop(handle);
+        running.await.unwrap().unwrap();
+    }
 
     #[tokio::test]
     async fn a_follower_is_told_of_what_became_durable() {

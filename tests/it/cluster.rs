@@ -273,7 +273,8 @@ impl Cluster {
         Self::at(Site::faster(by))
     }
 
-    fn at(site: Site) -> Self {
+    /// A cluster in homes of this site.
+    pub fn at(site: Site) -> Self {
         let operator = site.home("operator");
         let (pool, address) = serve(&operator, "127.0.0.1:0");
         Self { pool: Some(pool), address, operator, workers: Vec::new(), site }

@@ -129,6 +129,7 @@ fn the_end_of_a_job_is_told_as_json_with_stable_names() {
             "name",
             "state",
             "outcome",
+            "reason",
             "exit",
             "signal",
             "worker",

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use crate::census;
 use crate::cluster::{Cluster, Done, Process, skipped, wait_until};
+use crate::disk::Small;
 
 /// What the processes of the bomb carry.
 const MARK: &str = "CCTL_FORK_BOMB=here";
@@ -188,34 +188,15 @@ fn a_fork_bomb_is_ended_with_all_that_it_became_and_its_neighbour_goes_on() {
     assert_eq!(operator.run(["logs", neighbour.trim()]).ok(), "fine\n");
 }
 
-/// A small file system, for as long as this lives.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        fs::set_permissions(at, fs::Permissions::from_mode(0o1777)).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=8m,mode=1777", "none"]).arg(at);
-        mount.status().is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Lazily: a job's last process may still be on its way out.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_job_that_fills_the_disk_fails_and_the_next_one_has_room() {
     let work = tempfile::Builder::new().prefix("cctl-work-").tempdir().unwrap();
-    let Some(small) = Small::mount(work.path()) else {
+    let Some(small) = Small::mount(work.path(), 8) else {
         skipped("a job that fills the disk (needs root, and a kernel that lets it mount)");
         return;
     };
-    let Some(scene) = Scene::set("a job that fills the disk", &["--work-dir", small.0.to_str().unwrap()])
+    let Some(scene) =
+        Scene::set("a job that fills the disk", &["--work-dir", small.path().to_str().unwrap()])
     else {
         return;
     };

@@ -41,7 +41,7 @@ pub use self::clients::{ClientPage, UnknownClient};
 pub use self::job::{Job, Phase};
 pub use self::membership::{RegisterError, RemoveError};
 pub use self::renewal::RenewalRefused;
-pub use self::submit::{Submit, SubmitError};
+pub use self::submit::{Space, Submit, SubmitError};
 pub use self::view::{JobPage, Load, WatchError, WatchStart, WorkerPage, info_of_ended_task};
 pub use self::worker::{Hearing, Intake, Worker};
 
@@ -138,6 +138,7 @@ pub struct Pool {
     timing: Timing,
     host: Host,
     tasks_per_owner: u64,
+    space: Space,
     counters: Counters,
     epoch: Epoch,
     jobs: BTreeMap<JobId, Job>,
@@ -167,6 +168,7 @@ impl Pool {
             timing,
             host,
             tasks_per_owner: limits::QUEUE_TASKS_PER_OWNER_MAX,
+            space: Space::Enough,
             counters: Counters::default(),
             epoch: Epoch::default(),
             jobs: BTreeMap::new(),

@@ -25,9 +25,36 @@ pub enum SubmitError {
         /// How many it may.
         bound: u64,
     },
+    /// The pool's disk is nearly full.
+    #[error(
+        "the pool's disk is nearly full: {} MiB are free, {} MiB have to be for new jobs",
+        free_bytes >> 20,
+        needed_bytes >> 20
+    )]
+    DiskLow {
+        /// What is free.
+        free_bytes: u64,
+        /// What has to be.
+        needed_bytes: u64,
+    },
     /// The pool has too many tasks that have not ended.
     #[error("the pool's queue is full: {0} tasks have not ended")]
     PoolFull(u64),
+}
+
+/// Whether the pool's disk has room for more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Space {
+    /// It has.
+    #[default]
+    Enough,
+    /// What is left is for what was accepted already.
+    Low {
+        /// What is free.
+        free_bytes: u64,
+        /// What has to be for new jobs.
+        needed_bytes: u64,
+    },
 }
 
 /// A submit, with all that the pool is given for it.
@@ -52,6 +79,9 @@ impl Pool {
             let same = known.digest == spec.digest();
             return if same { Ok(known.job) } else { Err(SubmitError::RequestReused(known.job)) };
         }
+        if let Space::Low { free_bytes, needed_bytes } = self.space {
+            return Err(SubmitError::DiskLow { free_bytes, needed_bytes });
+        }
         let tasks = spec.task_count();
         let live = self.owners.get(&owner).map_or(0, |used| used.live);
         if live + tasks > self.tasks_per_owner {
@@ -66,6 +96,11 @@ impl Pool {
         self.audit(now, &viewer, AuditKind::Submitted, format!("job {job}"), script);
         self.record(now, Record::Submitted(Submission { job, nonce, owner, request, spec, at: now.wall }));
         Ok(job)
+    }
+
+    /// So much room there is.
+    pub fn set_space(&mut self, space: Space) {
+        self.space = space;
     }
 
     /// Secrets of jobs that have not ended.

@@ -136,3 +136,25 @@ fn an_owner_has_no_more_tasks_than_it_may_and_others_are_none_the_worse() {
     assert_eq!(refused, Err(SubmitError::QueueFull { live: 2, bound: 2 }));
     assert!(world.pool.submit(world.now, submit("bob")).is_ok());
 }
+
+#[test]
+fn while_the_disk_is_nearly_full_nothing_new_is_accepted_and_what_was_is_known() {
+    let mut world = World::new();
+    let submit = |request: u8| Submit {
+        viewer: Viewer::client(ANN, ANN, "10.0.0.1"),
+        request: RequestId([request; 16]),
+        nonce: JobNonce(99),
+        spec: Arc::new(JobSpec::new("true")),
+    };
+    let known = world.pool.submit(world.now, submit(1)).unwrap();
+    let low = Space::Low { free_bytes: 3 << 20, needed_bytes: 5 << 20 };
+
+    world.pool.set_space(low);
+
+    assert_eq!(world.pool.submit(world.now, submit(1)), Ok(known));
+    let refused = world.pool.submit(world.now, submit(2)).unwrap_err();
+    let words = "the pool's disk is nearly full: 3 MiB are free, 5 MiB have to be for new jobs";
+    assert_eq!(refused.to_string(), words);
+    world.pool.set_space(Space::Enough);
+    assert!(world.pool.submit(world.now, submit(2)).is_ok());
+}

@@ -1,0 +1,91 @@
+//! A disk that fills up under a pool. Needs root, to mount a small one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::statvfs::statvfs;
+
+use crate::cluster::{Cluster, Site, skipped, wait_until};
+
+/// A small file system, for as long as this lives.
+pub struct Small(PathBuf);
+
+impl Small {
+    pub fn mount(at: &Path, mib: u32) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=1777"), "none"]).arg(at);
+        let mounted = mount.stderr(std::process::Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn free(&self) -> u64 {
+        let system = statvfs(&self.0).unwrap();
+        system.blocks_available() * system.fragment_size()
+    }
+
+    /// Leaves no more free than this.
+    fn fill(&self, leave: u64) -> PathBuf {
+        let filler = self.0.join("filler");
+        let file = std::fs::File::create(&filler).unwrap();
+        let bytes = i64::try_from(self.free().saturating_sub(leave)).unwrap();
+        nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, bytes).unwrap();
+        filler
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: the last process that uses it may still be on its way out.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_pool_whose_disk_is_full_takes_nothing_new_and_ends_what_it_has() {
+    let site = Site::new();
+    let state = site.home("operator").state();
+    let Some(small) = Small::mount(&state, 64) else {
+        skipped("a pool whose disk is full (needs root, and a kernel that lets it mount)");
+        return;
+    };
+    let mut cluster = Cluster::at(site);
+    cluster.join("w1", &["--slots", "2"]);
+    let operator = &cluster.operator;
+    let gate = |name: &str| cluster.site.path().join(name);
+    let wait = |name: &str| format!("while [ ! -e {} ]; do sleep 0.02; done", gate(name).display());
+    let submit = |script: &str| operator.run(["submit", script]).ok().trim().to_owned();
+    let short = submit(&format!("echo begun; {}; echo done; exit 7", wait("short")));
+    let long = submit(&format!("{}; seq 1 6000000; exit 8", wait("long")));
+    wait_until("there is a reserve", || state.join("lab/reserve").exists());
+
+    // Less than half of what is to stay free, so that the reserve goes as well.
+    let filler = small.fill(1 << 20);
+
+    let refused = || operator.run(["submit", "true"]);
+    wait_until("what is new is refused", || refused().code == 6);
+    let said = refused().stderr;
+    assert!(
+        said.contains("error: the pool's disk is nearly full: ") && said.contains("code: disk-low"),
+        "{said}"
+    );
+    wait_until("the reserve is let go", || !state.join("lab/reserve").exists());
+    std::fs::write(gate("short"), "").unwrap();
+    assert_eq!(operator.run(["wait", &short]).code, 7);
+    assert_eq!(operator.run(["logs", &short]).ok(), "begun\ndone\n");
+    std::fs::write(gate("long"), "").unwrap();
+    // Old output makes room for new; none of it takes what the records need.
+    assert_eq!(operator.run(["wait", &long]).code, 8);
+    let logs = operator.run(["logs", &long]);
+    assert!(logs.code == 0 && logs.stderr.contains("no longer kept"), "{} {}", logs.code, logs.stderr);
+    assert!(small.free() > 0);
+
+    std::fs::remove_file(filler).unwrap();
+    wait_until("there is room again", || refused().code == 0);
+    assert_eq!(operator.run(["run", "echo fine"]).ok(), "fine\n");
+    wait_until("a reserve is held again", || state.join("lab/reserve").exists());
+}
