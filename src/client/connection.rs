@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::context::{Config, Context, own_key};
-use super::error::Failure;
+use super::error::{Failure, check_refused};
 use super::{private_pool, render};
 use crate::core::id::{Fingerprint, Name};
 use crate::core::timing::Timing;
@@ -376,9 +376,7 @@ impl Session {
             }
         };
         let answer = answer.get()?;
-        if answer.has_refused() {
-            return Err(wire::refusal::read(answer.get_refused()?)?.into());
-        }
+        check_refused(answer.has_refused(), answer.get_refused())?;
         let admin = answer.has_admin().then(|| answer.get_admin()).transpose()?;
         let welcome = wire::hello::read_welcome(answer.get_welcome()?)?;
         state.heed_open_calls(welcome.open_calls);

@@ -10,6 +10,8 @@
 use crate::core::refusal::Refusal;
 use crate::net::key::KeyError;
 use crate::say::say;
+use crate::schema::types_capnp;
+use crate::wire;
 
 /// The code of what somebody broke off.
 const INTERRUPTED: &str = "interrupted";
@@ -87,6 +89,17 @@ impl Failure {
     }
 }
 
+/// Fails if an answer holds a refusal.
+///
+/// # Errors
+/// The refusal, or that it cannot be read.
+pub fn check_refused(
+    is_there: bool,
+    refused: capnp::Result<types_capnp::refusal::Reader<'_>>,
+) -> Result<(), Failure> {
+    if is_there { Err(wire::refusal::read(refused?)?.into()) } else { Ok(()) }
+}
+
 impl From<Refusal> for Failure {
     /// The code decides about the exit.
     fn from(refusal: Refusal) -> Self {
@@ -120,8 +133,8 @@ impl From<KeyError> for Failure {
     }
 }
 
-impl From<crate::wire::WireError> for Failure {
-    fn from(error: crate::wire::WireError) -> Self {
+impl From<wire::WireError> for Failure {
+    fn from(error: wire::WireError) -> Self {
         Self::new("internal", format!("internal error (please report): {error}"))
     }
 }
@@ -134,7 +147,7 @@ impl From<std::io::Error> for Failure {
 
 impl From<capnp::NotInSchema> for Failure {
     fn from(error: capnp::NotInSchema) -> Self {
-        crate::wire::WireError::from(error).into()
+        wire::WireError::from(error).into()
     }
 }
 

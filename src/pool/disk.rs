@@ -13,30 +13,37 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Looks for as long as the pool runs.
 pub(super) async fn watch(shared: &Shared) {
     let reserve = Reserve::new(&shared.info.state);
-    let mut before = Space::Enough;
+    let (mut known, mut well) = (Space::default(), true);
     loop {
-        match Room::of(&shared.info.state) {
-            Ok(room) => {
-                if let Err(error) = reserve.keep(room) {
-                    tracing::warn!(%error, "no reserve can be kept");
-                }
-                let space = space(room);
-                if std::mem::discriminant(&space) != std::mem::discriminant(&before) {
-                    match space {
-                        Space::Enough => tracing::info!("the disk has room again"),
-                        Space::Low { free_bytes, .. } => {
-                            tracing::warn!(free_bytes, "the disk is nearly full: submits are refused");
-                        }
-                    }
-                }
-                before = space;
-                if shared.pool.update(move |pool, _| pool.set_space(space)).await.is_err() {
-                    return;
-                }
+        let room = Room::of(&shared.info.state);
+        let kept = room.as_ref().map_or(Ok(()), |room| reserve.keep(*room));
+        if let (Err(error), _) | (_, Err(error)) = (&room, &kept)
+            && well
+        {
+            tracing::warn!(%error, "cannot see to it that the disk has room");
+        }
+        well = room.is_ok() && kept.is_ok();
+        // As long as nobody can look, what was seen last holds.
+        let space = room.map_or(known, space);
+        if space != known {
+            tell(known, space);
+            known = space;
+            if shared.pool.update(move |pool, _| pool.set_space(space)).await.is_err() {
+                return;
             }
-            Err(error) => tracing::warn!(%error, "cannot see how much room the disk has"),
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Says when it begins, and when it is over.
+fn tell(before: Space, after: Space) {
+    match (before, after) {
+        (Space::Enough, Space::Low { free_bytes, .. }) => {
+            tracing::warn!(free_bytes, "the disk is nearly full: submits are refused");
+        }
+        (Space::Low { .. }, Space::Enough) => tracing::info!("the disk has room again"),
+        (Space::Enough, Space::Enough) | (Space::Low { .. }, Space::Low { .. }) => {}
     }
 }
 

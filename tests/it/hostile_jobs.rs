@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+#[cfg(target_arch = "x86_64")]
+use std::process::Command;
 
 use crate::census;
 use crate::cluster::{Cluster, Done, Process, skipped, wait_until};
@@ -144,7 +146,7 @@ fn where_others_can_move_things_about_no_worker_of_root_makes_workspaces_for_the
 }
 
 #[test]
-fn a_job_of_another_user_opens_its_own_outputs_and_finds_no_keys_of_roots_session() {
+fn a_job_of_another_user_opens_its_own_outputs() {
     let Some(scene) = Scene::set("outputs of a job of another user", &[]) else { return };
 
     let told = scene.cluster.operator.run(["run", "echo out > /dev/stdout; echo err > /dev/stderr"]);
@@ -152,6 +154,47 @@ fn a_job_of_another_user_opens_its_own_outputs_and_finds_no_keys_of_roots_sessio
     assert_eq!((told.code, told.stdout.as_str(), told.stderr.as_str()), (0, "out\n", "err\n"));
     let nowhere = scene.cluster.operator.run(["run", "--cwd", "/nonexistent", "true"]);
     assert!(nowhere.stderr.contains("cannot enter its directory: "), "{}", nowhere.stderr);
+}
+
+/// Starts a program in a session of the kernel's keyrings that has a key. The numbers are this architecture's.
+#[cfg(target_arch = "x86_64")]
+const WITH_A_KEY: &str = r#"
+    sub add_key { 248 } sub keyctl { 250 } sub JOIN { 1 } sub SESSION { -3 }
+    exit 9 if syscall(keyctl, JOIN, 0) < 0;
+    exit 9 if syscall(add_key, my $type = "user", my $name = "cctl-secret", my $value = "x", 1, SESSION) < 0;
+    exec { $ARGV[0] } @ARGV;
+"#;
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_job_of_another_user_has_no_keys_of_the_session_that_its_worker_was_started_in() {
+    let Some(scene) = Scene::set("keys of the kernel", &[]) else { return };
+    let cluster = &scene.cluster;
+    let see = "grep -q cctl-secret /proc/keys && echo seen || echo unseen";
+    let in_session = Command::new("perl").args(["-e", WITH_A_KEY, "bash", "-c", see]).output().unwrap();
+    if in_session.stdout != b"seen\n" {
+        skipped("keys of the kernel (it lets nobody have any)");
+        return;
+    }
+    let (home, token) = (cluster.site.home("w2"), cluster.token("--worker"));
+    let worker = home.command([
+        "worker",
+        "join",
+        &cluster.address,
+        "--token",
+        &token,
+        "--name",
+        "w2",
+        "--run-as",
+        "nobody",
+    ]);
+    let mut command = Command::new("perl");
+    command.args(["-e", WITH_A_KEY]).arg(worker.get_program()).args(worker.get_args()).env_clear();
+    command.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let _worker = Process::logged(&home, command);
+    cluster.wait_for_worker("w2", "ready");
+
+    assert_eq!(cluster.operator.run(["run", "--on", "w2", see]).ok(), "unseen\n");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::super::Manner;
 use super::super::connection::{Session, request_id};
-use super::super::error::Failure;
+use super::super::error::{Failure, check_refused};
 use super::super::selector::{Recent, Selected};
 use super::{job_handle, list, select, tell_done};
 use crate::core::id::JobId;
@@ -172,9 +172,7 @@ pub async fn abandon(
         wire::fence::write_ranges(&one.tasks, request.get().init_tasks(wire::text::count(&one.tasks)));
         let answer = request.send().promise.await?;
         let answer = answer.get()?;
-        if answer.has_refused() {
-            return Err(wire::refusal::read(answer.get_refused()?)?.into());
-        }
+        check_refused(answer.has_refused(), answer.get_refused())?;
         done.push(one.to_string());
     }
     let document = serde_json::json!({ "v": 1, "abandoned": done });
@@ -201,9 +199,7 @@ pub async fn retry(
         request.get().set_only_failed(only_failed);
         let answer = request.send().promise.await?;
         let answer = answer.get()?;
-        if answer.has_refused() {
-            return Err(wire::refusal::read(answer.get_refused()?)?.into());
-        }
+        check_refused(answer.has_refused(), answer.get_refused())?;
         announce(JobId(answer.get_job()));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::super::connection::Session;
-use super::super::error::Failure;
+use super::super::error::{Failure, check_refused};
 use super::super::{Manner, render};
 use super::{tell_done, tell_list};
 use crate::core::view::ClientInfo;
@@ -41,9 +41,7 @@ pub async fn clients(session: &mut Session, args: &ClientsArgs, manner: Manner) 
             request.get().set_name(name.as_str());
             let answer = request.send().promise.await?;
             let answer = answer.get()?;
-            if answer.has_refused() {
-                return Err(wire::refusal::read(answer.get_refused()?)?.into());
-            }
+            check_refused(answer.has_refused(), answer.get_refused())?;
             let document = serde_json::json!({ "v": 1, "revoked": name.as_str() });
             tell_done(manner, &format!("revoked {name}"), name, document);
         }

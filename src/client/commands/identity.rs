@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::super::connection::{Session, Target};
 use super::super::context::{Config, own_key};
-use super::super::error::Failure;
+use super::super::error::{Failure, check_refused};
 use super::super::{Manner, duration, render};
 use super::tell_done;
 use crate::core::id::Fingerprint;
@@ -143,9 +143,7 @@ async fn renew_at(session: &mut Session, present: &KeyPair, next: &KeyPair) -> R
     match request.send().promise.await {
         Ok(answer) => {
             let answer = answer.get()?;
-            if answer.has_refused() {
-                return Err(wire::refusal::read(answer.get_refused()?)?.into());
-            }
+            check_refused(answer.has_refused(), answer.get_refused())?;
         }
         Err(error) if error.kind == capnp::ErrorKind::Disconnected => {}
         Err(error) => return Err(error.into()),
@@ -164,9 +162,7 @@ pub async fn renew_pool(session: &mut Session, overlap: Duration, manner: Manner
     request.get().set_answer_ms(u64::try_from(overlap.as_millis()).unwrap_or(u64::MAX));
     let answer = request.send().promise.await?;
     let answer = answer.get()?;
-    if answer.has_refused() {
-        return Err(wire::refusal::read(answer.get_refused()?)?.into());
-    }
+    check_refused(answer.has_refused(), answer.get_refused())?;
     let key = Fingerprint(wire::text::read_array(answer.get_fingerprint(), "a fingerprint")?).to_string();
     let until = render::rfc3339(clock::wall().after(overlap));
     let sentence = format!(

@@ -17,7 +17,7 @@ pub mod wait;
 pub mod workers;
 
 use super::connection::Session;
-use super::error::Failure;
+use super::error::{Failure, check_refused};
 use super::selector::{Recent, Selected, parse};
 use super::{Format, Manner, Verbosity};
 use crate::core::id::JobId;
@@ -33,9 +33,7 @@ pub(super) async fn job_handle(session: &mut Session, id: JobId) -> Result<job::
     request.get().set_id(id.0);
     let answer = request.send().promise.await?;
     let answer = answer.get()?;
-    if answer.has_refused() {
-        return Err(wire::refusal::read(answer.get_refused()?)?.into());
-    }
+    check_refused(answer.has_refused(), answer.get_refused())?;
     Ok(answer.get_handle()?)
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::super::connection::{Session, Started, request_id};
-use super::super::error::Failure;
+use super::super::error::{Failure, check_refused};
 use super::super::follow::FollowWhat;
 use super::super::hand::Hand;
 use super::super::private_pool;
@@ -262,9 +262,7 @@ pub async fn submit(session: &mut Session, spec: &JobSpec) -> Result<JobId, Fail
             Err(error) => return Err(error.into()),
             Ok(answer) => {
                 let answer = answer.get()?;
-                if answer.has_refused() {
-                    return Err(wire::refusal::read(answer.get_refused()?)?.into());
-                }
+                check_refused(answer.has_refused(), answer.get_refused())?;
                 return Ok(JobId(answer.get_job()));
             }
         }

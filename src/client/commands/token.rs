@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::super::connection::Session;
-use super::super::error::Failure;
+use super::super::error::{Failure, check_refused};
 use super::super::{Manner, duration, render};
 use super::{tell_done, tell_list};
 use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
@@ -78,9 +78,7 @@ pub async fn token(session: &mut Session, action: &TokenAction, manner: Manner) 
             let mut request = admin.revoke_token_request();
             request.get().set_id(*id);
             let answer = request.send().promise.await?;
-            if answer.get()?.has_refused() {
-                return Err(wire::refusal::read(answer.get()?.get_refused()?)?.into());
-            }
+            check_refused(answer.get()?.has_refused(), answer.get()?.get_refused())?;
             let about = id.to_string();
             tell_done(
                 manner,
@@ -116,9 +114,7 @@ pub async fn create(session: &mut Session, wish: &TokenWish) -> Result<(String, 
     wire::token::write_wish(wish, request.get().init_wish());
     let answer = request.send().promise.await?;
     let answer = answer.get()?;
-    if answer.has_refused() {
-        return Err(wire::refusal::read(answer.get_refused()?)?.into());
-    }
+    check_refused(answer.has_refused(), answer.get_refused())?;
     let token = answer.get_token()?.to_str().map_err(wire::WireError::from)?.to_owned();
     Ok((token, wire::token::read_info(answer.get_info()?)?))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::super::connection::Session;
-use super::super::error::Failure;
+use super::super::error::{Failure, check_refused};
 use super::super::{Format, Manner, duration, render};
 use super::{tell_done, tell_list};
 use crate::core::view::{WorkerInfo, WorkerState};
@@ -91,9 +91,7 @@ pub async fn workers(session: &mut Session, args: &WorkersArgs, manner: Manner) 
             request.get().set_name(name.as_str());
             let answer = request.send().promise.await?;
             let answer = answer.get()?;
-            if answer.has_refused() {
-                return Err(wire::refusal::read(answer.get_refused()?)?.into());
-            }
+            check_refused(answer.has_refused(), answer.get_refused())?;
             let lost = answer.get_lost();
             let document = serde_json::json!({ "v": 1, "removed": name.as_str(), "lost": lost });
             tell_done(manner, &format!("removed {name}, with {lost} running"), name.as_str(), document);
@@ -116,9 +114,7 @@ async fn drain(
         request.get().set_deadline_ms(wire::text::millis(deadline));
         let answer = request.send().promise.await?;
         let answer = answer.get()?;
-        if answer.has_refused() {
-            return Err(wire::refusal::read(answer.get_refused()?)?.into());
-        }
+        check_refused(answer.has_refused(), answer.get_refused())?;
         let running = answer.get_running();
         let left = match (running, deadline) {
             (0, _) => "it has nothing".to_owned(),
@@ -138,9 +134,7 @@ async fn resume(session: &mut Session, names: &[String], manner: Manner) -> Resu
         request.get().set_name(name.as_str());
         let answer = request.send().promise.await?;
         let answer = answer.get()?;
-        if answer.has_refused() {
-            return Err(wire::refusal::read(answer.get_refused()?)?.into());
-        }
+        check_refused(answer.has_refused(), answer.get_refused())?;
         let document = serde_json::json!({ "resumed": name });
         tell_done(manner, &format!("{name} gets tasks again"), name, document);
     }
