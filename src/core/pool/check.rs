@@ -69,6 +69,10 @@ impl Pool {
                 worker.state.name
             );
         }
+        for (key, id) in &self.worker_keys {
+            let worker = &self.workers[id].state;
+            assert_eq!(worker.key, Some(*key), "worker {} is known by one key", worker.name);
+        }
         for (connection, id) in &self.connections {
             let worker = &self.workers[id];
             assert_eq!(
