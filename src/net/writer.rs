@@ -213,6 +213,7 @@ mod tests {
         let state = GateState::new(0, Timestamp::default());
         let (near, mut far) = tokio::io::duplex(1000);
         let (mut writer, pump) = coalescing(near, state.clone());
+        let shared = Rc::clone(&writer.0);
         let sizes = [1, 70_000, CHUNK_BYTES, 0, 3 * CHUNK_BYTES + 5, 7];
         let written: Vec<u8> = (0..sizes.iter().sum()).map(|n: usize| (n % 251) as u8).collect();
         let mut rest = &written[..];
@@ -230,6 +231,7 @@ mod tests {
         sent.unwrap();
         received.unwrap();
         assert!(read == written);
+        assert!(shared.borrow().spare.capacity() <= SPARE_BYTES);
         assert_eq!(state.backlog(), 0);
     }
 }

@@ -197,6 +197,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_entered_is_a_directory_also_when_it_was_one_a_moment_ago() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir(base.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", base.path().join("link")).unwrap();
+        let here: OwnedFd = fs::File::open(base.path()).unwrap().into();
+
+        assert!(enter(&here, c"elsewhere").is_ok());
+        assert!(enter(&here, c"link").is_err());
+    }
+
+    #[test]
     fn a_file_and_what_is_not_there_are_as_good() {
         let base = tempfile::tempdir().unwrap();
         let file = base.path().join("file");

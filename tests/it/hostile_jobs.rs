@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::census;
-use crate::cluster::{Cluster, Done, Process, skipped, wait_until};
+use crate::cluster::{Cluster, Process, skipped, wait_until};
 use crate::disk::Small;
 
 /// What the processes of the bomb carry.
@@ -138,11 +138,12 @@ fn where_others_can_move_things_about_no_worker_of_root_makes_workspaces_for_the
         home.command(["worker", "join", &scene.cluster.address, "--token", &token, "--name", "w2"]);
     command.args(["--run-as", "nobody", "--work-dir"]).arg(&work);
 
-    let refused = Done::from(command.output().unwrap());
+    let mut refused = Process::logged(&home, command);
 
-    assert_eq!(refused.code, 1);
+    assert_eq!(refused.wait(), 1);
+    let said = fs::read_to_string(home.path().join("worker.log")).unwrap();
     let words = format!("have to be root's, and writable by nobody else: {} is not", work.display());
-    assert!(refused.stderr.contains(&words), "{}", refused.stderr);
+    assert!(said.contains(&words), "{said}");
 }
 
 #[test]
