@@ -59,7 +59,7 @@ pub fn look_through(session: &Session, manner: Manner) -> Result<u8, Failure> {
         sentence += &format!("\n  damaged: {problem}");
     }
     if used == Use::Served {
-        sentence += "\n  its pool runs: what it is writing was not looked at";
+        sentence += "\n  its pool runs, so the raw write-ahead log was left alone; stop it to have that looked at, too";
     }
     let document = serde_json::json!({
         "state": state.display().to_string(), "entries": found.entries, "jobs": found.jobs, "tasks": found.tasks,
