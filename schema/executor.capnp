@@ -40,7 +40,19 @@ struct ToExecutor {
     # End when nothing is left that runs or is remembered.
     stopAll @11 :Void;
     # End every attempt as by `terminate`, with the outcome `lost`; then as `exitWhenEmpty`.
+    starts @12 :Starts;
+    # How what waits is to be begun from now on. Before the first of these an executor begins whatever it gets.
+    takeBack @13 :Types.Fence;
+    # Give this attempt back, unless it was begun: answered by `refused`, or not at all.
   }
+}
+
+struct Starts {
+  # How waiting attempts are begun.
+  slots @0 :UInt32;
+  # So many run at a time; the others wait, in the order in which they came.
+  until @1 :UInt64;
+  # None begins after this, on the same clock as `ToExecutor.leaseUntil`: the pool may have given it to another by then.
 }
 
 struct Launch {
@@ -80,7 +92,7 @@ struct FromExecutor {
     # It has ended, all its processes are gone, and all its output was read; some of that may follow. The executor keeps
     # the ending until `forget`.
     refused @4 :Types.Fence;
-    # A start with a lower dial than one that is known; it was not taken.
+    # It was not begun and will not be: its start came with a lower dial than one that is known, or it was taken back.
   }
 }
 

@@ -84,6 +84,8 @@ struct Registered {
   # How much output of what lives or ended the pool has already.
   onlyOwner @11 :Text;
   # Takes only this owner's jobs, since it could read the pool's state; empty: everybody's.
+  silentMs @12 :UInt64;
+  # What waits for a slot may start for so long after a call was sent that the pool has answered.
 }
 
 struct Position {
@@ -172,6 +174,10 @@ interface Worker @0xe8c2b5d1f7a09346 {
 
   renewed @3 (successions :List(Types.Succession)) -> ();
   # The pool has another key, as its former ones say: `Welcome.successions` while the worker is connected.
+
+  takeBack @4 (attempts :List(Types.Fence)) -> ();
+  # Would like to have attempts back that were not started: handed ahead of a free slot, they wait for too long. Each
+  # that was not is reported as `takenBack` and never starts; of the others this changes nothing.
 }
 
 enum LeaveReason {

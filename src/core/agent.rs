@@ -74,6 +74,9 @@ pub struct Agent {
     online: bool,
     intent: Intent,
     worker: String,
+    slots: u32,
+    /// For how long after a sign of life of the pool what waits may start.
+    silent_after: Duration,
     /// Until when an attempt with a lease may run, as far as the pool has said.
     lease_until: Timestamp,
     /// The pool goes: what it said then is its last word.
@@ -82,8 +85,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent whose executor has just said what it has.
-    pub fn new(incarnation: Incarnation, held: Vec<Held>) -> Self {
+    /// An agent whose executor has just said what it has, and is to run so many at a time.
+    pub fn new(incarnation: Incarnation, held: Vec<Held>, slots: u32) -> Self {
         Self {
             incarnation,
             dial: 0,
@@ -92,6 +95,8 @@ impl Agent {
             online: false,
             intent: Intent::Work,
             worker: String::new(),
+            slots,
+            silent_after: Duration::ZERO,
             lease_until: Timestamp::default(),
             left: false,
             effects: Vec::new(),
@@ -107,7 +112,8 @@ impl Agent {
             dial,
             worker: std::mem::take(&mut self.worker),
             lease_until: self.lease_until,
-            ..Self::new(incarnation, held)
+            silent_after: self.silent_after,
+            ..Self::new(incarnation, held, self.slots)
         };
         match intent {
             Intent::Work | Intent::Drain => {}
@@ -144,12 +150,18 @@ impl Agent {
         self.attempts.values().filter(|here| matches!(here, Here::Given | Here::Running)).count()
     }
 
+    /// Whether something waits here for a slot.
+    pub fn has_more_to_start(&self) -> bool {
+        self.attempts.len() > self.slots as usize
+    }
+
     /// A registration that was sent at `sent`, by this dial, was answered: everything goes on from where the pool is.
     pub fn handle_registered(&mut self, sent: Timestamp, dial: u64, told: &Registered) {
         self.dial = dial;
         self.online = true;
         self.left = false;
         self.worker.clone_from(&told.name);
+        self.silent_after = told.silent_after;
         self.tell(ToExecutor::Dial(dial));
         self.tell(ToExecutor::Unpause);
         self.handle_lease(sent, told.lease);
@@ -219,6 +231,11 @@ impl Agent {
         self.tell(ToExecutor::End { fence, how });
     }
 
+    /// The pool would like to have an attempt back, if it was not started.
+    pub fn take_back(&mut self, fence: Fence) {
+        self.tell(ToExecutor::TakeBack(fence));
+    }
+
     /// The pool has an ending, or does not want it.
     pub fn forget(&mut self, fence: Fence) {
         if matches!(self.attempts.get(&fence), Some(Here::Ended(_) | Here::Reported(_))) {
@@ -242,6 +259,7 @@ impl Agent {
         if !self.left {
             self.lease_until = sent + lease;
             self.tell(ToExecutor::Lease(self.lease_until));
+            self.tell(ToExecutor::Starts { slots: self.slots, until: sent + self.silent_after });
         }
     }
 
@@ -290,10 +308,17 @@ impl Agent {
         }
     }
 
-    /// Takes nothing new, and ends when nothing is left.
+    /// Takes nothing new, gives back what was not started, and ends when nothing is left.
     pub fn drain(&mut self) {
         if self.intent == Intent::Work {
             self.intent = Intent::Drain;
+            let given: Vec<Fence> = self
+                .attempts
+                .iter()
+                .filter(|(_, here)| **here == Here::Given)
+                .map(|(fence, _)| *fence)
+                .collect();
+            given.into_iter().for_each(|fence| self.take_back(fence));
             if self.online {
                 self.effects.push(AgentEffect::Drain);
             }
@@ -418,6 +443,7 @@ mod tests {
             pool: "lab".into(),
             lease: Duration::from_secs(60),
             heartbeat: Duration::from_secs(5),
+            silent_after: Duration::from_secs(15),
             forget: Vec::new(),
             kill: Vec::new(),
             positions: Vec::new(),
@@ -426,7 +452,7 @@ mod tests {
     }
 
     fn running() -> Agent {
-        let mut agent = Agent::new(Incarnation(1), Vec::new());
+        let mut agent = Agent::new(Incarnation(1), Vec::new(), 2);
         agent.handle_registered(at(0), 1, &told());
         agent.start(at(0), order());
         agent.handle_executor(FromExecutor::Started(fence()));
@@ -440,6 +466,38 @@ mod tests {
             _ => None,
         };
         agent.poll_effects().into_iter().filter_map(report).collect()
+    }
+
+    fn leases(agent: &mut Agent) -> Vec<Timestamp> {
+        let lease = |effect| match effect {
+            AgentEffect::Tell(ToExecutor::Lease(until)) => Some(until),
+            _ => None,
+        };
+        agent.poll_effects().into_iter().filter_map(lease).collect()
+    }
+
+    #[test]
+    fn what_waits_may_start_for_as_long_after_a_heartbeat_as_its_worker_is_not_silent() {
+        let mut agent = running();
+
+        agent.handle_lease(at(10), Duration::from_secs(60));
+
+        let starts = AgentEffect::Tell(ToExecutor::Starts { slots: 2, until: at(25) });
+        assert!(agent.poll_effects().contains(&starts));
+    }
+
+    #[test]
+    fn who_drains_gives_back_what_was_not_started() {
+        let mut agent = Agent::new(Incarnation(1), Vec::new(), 2);
+        agent.handle_registered(at(0), 1, &told());
+        agent.start(at(0), order());
+        agent.poll_effects();
+
+        agent.drain();
+        assert_eq!(agent.poll_effects()[0], AgentEffect::Tell(ToExecutor::TakeBack(fence())));
+        agent.handle_executor(FromExecutor::Refused(fence()));
+
+        assert_eq!(agent.poll_effects()[0], AgentEffect::Report(Report::TakenBack(fence())));
     }
 
     #[test]
@@ -511,12 +569,12 @@ mod tests {
 
         agent.handle_lease(at(10), Duration::from_secs(60));
 
-        assert_eq!(agent.poll_effects(), [AgentEffect::Tell(ToExecutor::Lease(at(70)))]);
+        assert_eq!(leases(&mut agent), [at(70)]);
     }
 
     #[test]
     fn a_start_has_no_longer_lease_than_the_heartbeat_that_was_answered_last() {
-        let mut agent = Agent::new(Incarnation(1), Vec::new());
+        let mut agent = Agent::new(Incarnation(1), Vec::new(), 2);
         agent.handle_registered(at(100), 1, &told());
         agent.poll_effects();
 
@@ -529,7 +587,7 @@ mod tests {
 
     #[test]
     fn a_start_that_comes_when_its_lease_is_over_is_given_back() {
-        let mut agent = Agent::new(Incarnation(1), Vec::new());
+        let mut agent = Agent::new(Incarnation(1), Vec::new(), 2);
         agent.handle_registered(at(0), 1, &told());
         agent.poll_effects();
 
@@ -546,7 +604,7 @@ mod tests {
         agent.handle_leaving(at(10), Duration::from_secs(600));
         agent.handle_lease(at(9), Duration::from_secs(60));
 
-        assert_eq!(agent.poll_effects(), [AgentEffect::Tell(ToExecutor::Lease(at(610)))]);
+        assert_eq!(leases(&mut agent), [at(610)]);
     }
 
     #[test]

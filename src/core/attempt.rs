@@ -65,7 +65,7 @@ impl AttemptEnd {
 /// An attempt that an executor has, as it tells an agent that has just connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// Received, not yet started: it waits for a keeper.
+    /// Received, not yet started: it waits for a slot.
     Waiting(Fence),
     /// Bash was started.
     Running(Fence),
@@ -87,6 +87,16 @@ pub enum ToExecutor {
     },
     /// Every attempt that has a lease may run until then, by the clock of the machine that both are on.
     Lease(Timestamp),
+    /// So many attempts run at a time, and none that waits begins after `until`, by the same clock. Before it is told
+    /// so for the first time, an executor runs whatever it gets.
+    Starts {
+        /// How many run at a time.
+        slots: u32,
+        /// Until when what waits may begin.
+        until: Timestamp,
+    },
+    /// Give this attempt back, unless it was begun: answered by `Refused`, or not at all.
+    TakeBack(Fence),
     /// Output before this position is durable at the pool and may be forgotten.
     Acknowledged {
         /// Whose output.
@@ -141,6 +151,6 @@ pub enum FromExecutor {
     /// It has ended, all of its processes are gone, and all of its output was read. Output that was not sent yet may
     /// still follow.
     Ended(AttemptEnd),
-    /// A start came by an older registration and was not taken.
+    /// It was not begun and will not be: its start came by an older registration, or it was taken back.
     Refused(Fence),
 }

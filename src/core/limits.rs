@@ -152,3 +152,10 @@ pub const UNKNOWN_PEERS_OF_KNOWN_SOURCES: usize = 16;
 pub const KNOWN_SOURCES_MAX: usize = 1024;
 /// What an unknown peer may send, in bytes: a handshake with a certificate takes less than 4 KiB.
 pub const UNKNOWN_PEER_BYTES_MAX: usize = 16 << 10;
+
+/// A worker is handed at most so many times its slots beyond them.
+pub const PREFETCH_ROUNDS_MAX: u32 = 16;
+/// And at most so many tasks beyond its slots.
+pub const PREFETCH_TASKS_MAX: u32 = 1024;
+/// Of jobs whose script and environment are at most so many bytes.
+pub const PREFETCH_SPEC_BYTES_MAX: usize = 16 << 10;

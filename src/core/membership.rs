@@ -79,6 +79,8 @@ pub struct Registered {
     pub lease: Duration,
     /// How often to send one.
     pub heartbeat: Duration,
+    /// What waits for a slot may start for so long after that was sent which the pool has answered last.
+    pub silent_after: Duration,
     /// Of what it carries: need not be kept any longer.
     pub forget: Vec<Fence>,
     /// Of what it carries: not wanted.

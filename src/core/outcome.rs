@@ -23,6 +23,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether bash ran and ended by itself.
+    pub fn is_own(&self) -> bool {
+        match self {
+            Self::Exited(_) | Self::Signaled(_) => true,
+            Self::TimedOut
+            | Self::Cancelled(_)
+            | Self::Lost(_)
+            | Self::SpawnFailed(_)
+            | Self::Quarantined => false,
+        }
+    }
+
     /// Whether this is what its submitter hoped for: exit 0.
     pub fn is_success(&self) -> bool {
         *self == Outcome::Exited(0)

@@ -35,6 +35,10 @@ pub struct Timing {
     pub dial_connect: Duration,
     /// From accept to a proven identity.
     pub handshake: Duration,
+    /// A worker is handed about so much work beyond its slots, by how long a job's tasks took so far.
+    pub prefetch: Duration,
+    /// What waits at a worker for so long is asked back.
+    pub recall_after: Duration,
 }
 
 impl Default for Timing {
@@ -56,6 +60,8 @@ impl Default for Timing {
             dial_pause_refused: seconds(30),
             dial_connect: seconds(3),
             handshake: seconds(5),
+            prefetch: Duration::from_millis(200),
+            recall_after: seconds(1),
         }
     }
 }
@@ -86,6 +92,8 @@ impl Timing {
             dial_pause_refused: s(self.dial_pause_refused),
             dial_connect: s(self.dial_connect),
             handshake: s(self.handshake),
+            prefetch: s(self.prefetch),
+            recall_after: s(self.recall_after),
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) enum ToPeer {
     Start(Start),
     /// Attempts to end.
     Cancel(Vec<(Fence, Cancel)>),
+    /// Attempts that are wanted back if they were not started.
+    TakeBack(Vec<Fence>),
     /// The pool has another key, as its former ones say.
     Renewed(Arc<Vec<Succession>>),
     /// It was removed: the last that it is told.
@@ -127,6 +129,9 @@ impl Peers {
                     known.give(connection, ToPeer::Start(Start { job, spec, secrets, fences, lease }));
                 }
                 Effect::Cancel { connection, attempts } => known.give(connection, ToPeer::Cancel(attempts)),
+                Effect::TakeBack { connection, attempts } => {
+                    known.give(connection, ToPeer::TakeBack(attempts))
+                }
                 Effect::Notify { watcher, job, event } => known.tell(watcher, job, event),
                 Effect::Cut(connection) => known.cut(connection),
                 Effect::Dismiss(connection) => known.dismiss(connection),

@@ -209,6 +209,7 @@ fn send(member: &Member, worker: &worker::Client, waiting: &mut VecDeque<ToPeer>
     while !waiting.is_empty() && member.gate.may_call() {
         let (mut starts, mut bytes): (Vec<Start>, usize) = (Vec::new(), 0);
         let mut cancels: Vec<(Fence, Cancel)> = Vec::new();
+        let mut wanted_back: Vec<Fence> = Vec::new();
         let mut renewed = None;
         while let Some(order) = waiting.pop_front() {
             match order {
@@ -224,6 +225,7 @@ fn send(member: &Member, worker: &worker::Client, waiting: &mut VecDeque<ToPeer>
                     starts.push(start);
                 }
                 ToPeer::Cancel(attempts) => cancels.extend(attempts),
+                ToPeer::TakeBack(attempts) => wanted_back.extend(attempts),
                 ToPeer::Renewed(said) => renewed = Some(said),
                 ToPeer::Removed => {}
             }
@@ -245,6 +247,13 @@ fn send(member: &Member, worker: &worker::Client, waiting: &mut VecDeque<ToPeer>
             wire::worker::write_cancels(&cancels, request.get().init_cancels(wire::text::count(&cancels)));
             let cancelling = request.send().promise;
             calls.spawn_local(async move { drop(cancelling.await) });
+        }
+        if !wanted_back.is_empty() {
+            let mut request = worker.take_back_request();
+            let attempts = request.get().init_attempts(wire::text::count(&wanted_back));
+            wire::fence::write_list(&wanted_back, attempts);
+            let asking = request.send().promise;
+            calls.spawn_local(async move { drop(asking.await) });
         }
     }
 }

@@ -128,7 +128,14 @@ struct Executor {
     agent: Option<Agent>,
     keepers: Keepers,
     attempts: BTreeMap<Fence, Attempt>,
+    /// For a slot, in the order in which they came.
     waiting: VecDeque<Fence>,
+    /// So many run at a time.
+    slots: usize,
+    /// What waits begins until then.
+    begin_until: Timestamp,
+    /// What has a lease runs until then, as was said last.
+    lease_until: Timestamp,
     forgotten: VecDeque<Fence>,
     forgotten_set: BTreeSet<Fence>,
     /// Attempts with output that may be sent.
@@ -195,6 +202,9 @@ impl Executor {
             keepers: Keepers::new(lock, files, credentials),
             attempts: BTreeMap::new(),
             waiting: VecDeque::new(),
+            slots: usize::MAX,
+            begin_until: Timestamp(u64::MAX),
+            lease_until: Timestamp::default(),
             forgotten: VecDeque::new(),
             forgotten_set: BTreeSet::new(),
             unsent: VecDeque::new(),
@@ -291,7 +301,12 @@ impl Executor {
         match word {
             ToExecutor::Start(launch) => self.receive(launch),
             ToExecutor::End { fence, how } => self.end(fence, how),
-            ToExecutor::Lease(until) => self.keepers.tell_busy(&ToKeeper::Lease(until)),
+            ToExecutor::Lease(until) => {
+                self.lease_until = until;
+                self.keepers.tell_busy(&ToKeeper::Lease(until));
+            }
+            ToExecutor::Starts { slots, until } => (self.slots, self.begin_until) = (slots as usize, until),
+            ToExecutor::TakeBack(fence) => self.give_back(fence),
             ToExecutor::Acknowledged { fence, position } => self.acknowledge(fence, position),
             ToExecutor::SendFrom { fence, position } => self.send_from(fence, position),
             ToExecutor::Pause => self.pause(),

@@ -67,6 +67,12 @@ fn write_to(word: &ToExecutor, mut to: to_executor::Builder<'_>) {
             fence::write(*whom, end.init_fence());
         }
         ToExecutor::Lease(until) => to.set_lease_until(until.0),
+        ToExecutor::Starts { slots, until } => {
+            let mut starts = to.init_starts();
+            starts.set_slots(*slots);
+            starts.set_until(until.0);
+        }
+        ToExecutor::TakeBack(whom) => fence::write(*whom, to.init_take_back()),
         ToExecutor::Acknowledged { fence, position } => {
             write_position(*fence, *position, to.init_acknowledged())
         }
@@ -90,6 +96,11 @@ fn read_to(from: to_executor::Reader<'_>) -> Result<Option<ToExecutor>, WireErro
             ToExecutor::End { fence: fence::read(end.get_fence()?)?, how }
         }
         to_executor::LeaseUntil(until) => ToExecutor::Lease(Timestamp(until)),
+        to_executor::Starts(starts) => {
+            let starts = starts?;
+            ToExecutor::Starts { slots: starts.get_slots(), until: Timestamp(starts.get_until()) }
+        }
+        to_executor::TakeBack(whom) => ToExecutor::TakeBack(fence::read(whom?)?),
         to_executor::Acknowledged(at) => {
             let (fence, position) = read_position(at?)?;
             ToExecutor::Acknowledged { fence, position }

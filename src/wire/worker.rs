@@ -154,6 +154,7 @@ pub fn write_registered(told: &Registered, mut to: registered::Builder<'_>) {
     to.set_pool(&told.pool);
     to.set_lease_ms(text::millis(Some(told.lease)));
     to.set_heartbeat_ms(text::millis(Some(told.heartbeat)));
+    to.set_silent_ms(text::millis(Some(told.silent_after)));
     fence::write_list(&told.forget, to.reborrow().init_forget(text::count(&told.forget)));
     fence::write_list(&told.kill, to.reborrow().init_kill(text::count(&told.kill)));
     to.set_only_owner(told.only_owner.as_deref().unwrap_or(""));
@@ -175,6 +176,7 @@ pub fn read_registered(from: registered::Reader<'_>) -> Result<Registered, WireE
         pool: text::read(from.get_pool(), "a name", TEXT_BYTES_MAX)?,
         lease: Duration::from_millis(from.get_lease_ms()),
         heartbeat: Duration::from_millis(from.get_heartbeat_ms()),
+        silent_after: Duration::from_millis(from.get_silent_ms()),
         forget: fence::read_list(from.get_forget()?)?,
         kill: fence::read_list(from.get_kill()?)?,
         positions: positions.collect::<Result<_, WireError>>()?,

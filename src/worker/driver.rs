@@ -11,7 +11,7 @@ use super::options::{JoinMode, JoinOptions};
 use super::registration::{self, ANOTHER_TOKEN, Membership, RegisterFailure, UNKNOWN_KEY};
 use super::service::{Leaving, Order};
 use super::signals::{Asked, Signals};
-use super::uplink::{Answer, Uplink};
+use super::uplink::{Answer, Haste, Uplink};
 use super::{JoinError, pause};
 use crate::core::agent::{Agent, AgentEffect};
 use crate::core::attempt::{FromExecutor, Held};
@@ -81,6 +81,8 @@ enum Event {
     Order(Option<Order>),
     Answer(Answer),
     Beat,
+    /// Reports that were held back are to be sent.
+    ReportsDue,
     LinkGone,
     Asked(Asked),
 }
@@ -89,11 +91,12 @@ impl Driver {
     pub(super) async fn open(options: JoinOptions, identity: Identity, home: Home) -> anyhow::Result<Self> {
         let signals = Signals::take()?;
         let (line, incarnation, held) = meet_executor(&options, &home).await?;
+        let agent = Agent::new(incarnation, held, options.slots);
         Ok(Self {
             options: Rc::new(options),
             identity: Rc::new(identity),
             home,
-            agent: Agent::new(incarnation, held),
+            agent,
             line,
             signals,
             announced: false,
@@ -209,11 +212,13 @@ impl Driver {
                 membership.uplink.leave().await;
                 return Err(Over::Ending(Ending::Drained));
             }
+            let due = membership.uplink.due();
             let event = tokio::select! {
                 order = membership.orders.recv() => Event::Order(order),
                 word = self.line.recv() => Event::Executor(word),
                 answer = membership.uplink.answer() => Event::Answer(answer),
                 _ = beats.tick() => Event::Beat,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::ReportsDue,
                 () = membership.link.gone() => Event::LinkGone,
                 asked = self.signals.next() => Event::Asked(asked),
             };
@@ -249,6 +254,7 @@ impl Driver {
                     membership.uplink.beat(self.agent.living());
                     self.renew_key_if_wanted(&membership);
                 }
+                Event::ReportsDue => {}
                 Event::Asked(asked) => self.obey(asked)?,
             }
         }
@@ -286,6 +292,7 @@ impl Driver {
             Order::Cancel(attempts) => {
                 attempts.into_iter().for_each(|(fence, how)| self.agent.cancel(fence, how))
             }
+            Order::TakeBack(attempts) => attempts.into_iter().for_each(|fence| self.agent.take_back(fence)),
             Order::Leaving(why, lease) => {
                 self.agent.handle_leaving(clock::boottime(), lease);
                 if why == Leaving::Idle {
@@ -392,7 +399,10 @@ impl Driver {
             }
         }
         if let Some(uplink) = uplink {
-            uplink.send(chunks, reports);
+            // Of what has only started nobody needs to know at once, nor that a slot is free while more waits for it.
+            let started = |report: &Report| matches!(report, Report::Started(_));
+            let soon = self.agent.has_more_to_start() || reports.iter().all(started);
+            uplink.send(chunks, reports, if soon { Haste::Soon } else { Haste::Now });
         }
         exit
     }

@@ -17,6 +17,7 @@ use crate::wire;
 pub(super) enum Order {
     Start(Vec<StartOrder>),
     Cancel(Vec<(Fence, Cancel)>),
+    TakeBack(Vec<Fence>),
     /// The pool goes; the lease is extended once.
     Leaving(Leaving, Duration),
     /// It has another key, as its former ones say.
@@ -55,6 +56,14 @@ impl worker::Server for WorkerService {
         _results: worker::CancelResults,
     ) -> Result<(), capnp::Error> {
         self.order(Order::Cancel(wire::worker::read_cancels(params.get()?.get_cancels()?)?))
+    }
+
+    async fn take_back(
+        self: Rc<Self>,
+        params: worker::TakeBackParams,
+        _results: worker::TakeBackResults,
+    ) -> Result<(), capnp::Error> {
+        self.order(Order::TakeBack(wire::fence::read_list(params.get()?.get_attempts()?)?))
     }
 
     async fn leaving(

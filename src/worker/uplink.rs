@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::core::id::Fence;
 use crate::core::limits;
@@ -42,9 +43,23 @@ pub(super) struct Uplink {
     chunks: VecDeque<(Fence, Chunk)>,
     waiting: VecDeque<Report>,
     calls: JoinSet<Answer>,
+    /// When reports that are not urgent are sent.
+    reports_due: Option<Instant>,
     /// Sent and not answered.
     beats: usize,
 }
+
+/// Whether somebody waits for a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    Now,
+    /// A few milliseconds later, with others, is soon enough.
+    Soon,
+}
+
+/// Reports that are not urgent are held back for so long for more to come with them: each call costs pool and worker
+/// more than what it tells.
+const REPORT_AFTER: Duration = Duration::from_millis(5);
 
 /// A pool that does not answer to a farewell is left without it.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -58,16 +73,34 @@ impl Uplink {
         state: GateState,
     ) -> Self {
         let (chunks, waiting, calls) = Default::default();
-        Self { registration, reports, output, heartbeat, state, chunks, waiting, calls, beats: 0 }
+        let reports_due = None;
+        Self {
+            registration,
+            reports,
+            output,
+            heartbeat,
+            state,
+            chunks,
+            waiting,
+            calls,
+            reports_due,
+            beats: 0,
+        }
     }
 
     /// Sends output, and reports: as much as the pool accepts at a time; the rest goes when it has answered.
-    pub(super) fn send(&mut self, chunks: Vec<(Fence, Chunk)>, reports: Vec<Report>) {
+    pub(super) fn send(&mut self, chunks: Vec<(Fence, Chunk)>, reports: Vec<Report>, haste: Haste) {
         self.chunks.extend(chunks);
         self.waiting.extend(reports);
-        while !self.waiting.is_empty() && self.state.may_call() {
+        let now = Instant::now();
+        let due = match haste {
+            Haste::Now => now,
+            Haste::Soon => *self.reports_due.get_or_insert(now + REPORT_AFTER),
+        };
+        while due <= now && !self.waiting.is_empty() && self.state.may_call() {
             self.send_reports();
         }
+        self.reports_due = (!self.waiting.is_empty()).then_some(due);
         while !self.chunks.is_empty() && self.state.may_call() {
             self.send_chunks();
         }
@@ -113,6 +146,11 @@ impl Uplink {
             };
             forget.await.map_or_else(Answer::Failed, Answer::Forget)
         });
+    }
+
+    /// When reports that were held back are to be sent, if there are any.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.reports_due.filter(|_| self.state.may_call())
     }
 
     /// Sends a heartbeat.

@@ -13,6 +13,7 @@ mod connect_proxy;
 mod disk;
 mod doctor;
 mod documents;
+mod executor;
 mod first_minute;
 mod golden;
 mod hostile;

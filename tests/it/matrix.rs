@@ -95,6 +95,7 @@ const MATRIX: &[(&str, [May; 5])] = &[
     ("Worker.start",        [No, No,  No,      No,  No]),
     ("Worker.cancel",       [No, No,  No,      No,  No]),
     ("Worker.leaving",      [No, No,  No,      No,  No]),
+    ("Worker.takeBack",     [No, No,  No,      No,  No]),
     ("Worker.renewed",      [No, No,  No,      No,  No]),
 ];
 

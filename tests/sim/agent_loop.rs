@@ -35,7 +35,8 @@ impl World {
         tell!(self, "{} starts its agent", self.machines[id.0].name);
         let (met, held) = self.meet_executor(id);
         let generation = self.fresh();
-        self.machine(id).agent = Some(AgentProcess::new(met, held, generation));
+        let machine = self.machine(id);
+        machine.agent = Some(AgentProcess::new(met, held, machine.slots, generation));
         self.happened(Happened::Works(met));
         self.agent_waits(id, Duration::ZERO);
     }
@@ -111,6 +112,9 @@ impl World {
             Down::Start(order) => self.agent_starts_attempts(id, local, order),
             Down::Cancel(attempts) => {
                 attempts.into_iter().for_each(|(fence, how)| process.agent.cancel(fence, how));
+            }
+            Down::TakeBack(attempts) => {
+                attempts.into_iter().for_each(|fence| process.agent.take_back(fence));
             }
             Down::Leaving(Leaving::Restart, lease) => process.agent.handle_leaving(local, lease),
             Down::Leaving(Leaving::Removed, _) => {

@@ -93,9 +93,9 @@ pub enum Call {
 
 impl AgentProcess {
     /// An agent that has just met its executor.
-    pub fn new(incarnation: Incarnation, held: Vec<Held>, generation: u64) -> Self {
+    pub fn new(incarnation: Incarnation, held: Vec<Held>, slots: u32, generation: u64) -> Self {
         Self {
-            agent: Agent::new(incarnation, held),
+            agent: Agent::new(incarnation, held, slots),
             wanted: Wanted::Work,
             phase: Phase::Waiting,
             generation,

@@ -32,6 +32,7 @@ pub struct Habits {
     pub journalling: Journalling,
     /// Its keepers' clocks run so many times too slowly when they count a lease.
     pub lease_stretch: u32,
+    pub giving_back: GivingBack,
     /// Whether it sends its output as it should.
     pub sending: Sending,
 }
@@ -46,6 +47,13 @@ pub enum Dials {
 /// Whether a start stands in the journal before it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Journalling {
+    Done,
+    Forgotten,
+}
+
+/// Whether what was given back never starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivingBack {
     Done,
     Forgotten,
 }
@@ -82,6 +90,9 @@ pub struct Executor {
     habits: Habits,
     dial: u64,
     attempts: BTreeMap<Fence, Attempt>,
+    slots: usize,
+    begin_until: Timestamp,
+    lease_until: Timestamp,
     forgotten: BTreeSet<Fence>,
     flow: Flow,
     stay: Stay,
@@ -106,8 +117,8 @@ struct Attempt {
 enum Phase {
     /// For a keeper, until then.
     Waiting(Box<Launch>, Timestamp),
-    Running(Keeper),
-    Ended(AttemptEnd),
+    Running(Box<Keeper>),
+    Ended(Box<AttemptEnd>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +141,9 @@ impl Executor {
             habits,
             dial: 0,
             attempts: BTreeMap::new(),
+            slots: usize::MAX,
+            begin_until: Timestamp(u64::MAX),
+            lease_until: Timestamp::default(),
             forgotten: BTreeSet::new(),
             flow: Flow::Paused,
             stay: Stay::ForEver,
@@ -151,7 +165,7 @@ impl Executor {
         let held = |(fence, attempt): (&Fence, &Attempt)| match &attempt.phase {
             Phase::Waiting(..) => Held::Waiting(*fence),
             Phase::Running(_) => Held::Running(*fence),
-            Phase::Ended(end) => Held::Ended(end.clone()),
+            Phase::Ended(end) => Held::Ended((**end).clone()),
         };
         self.attempts.iter().map(held).collect()
     }
@@ -215,12 +229,15 @@ impl Executor {
             ToExecutor::End { fence, how } => self.end(now, fence, how),
             ToExecutor::Lease(until) => {
                 let until = self.stretched(now, until);
+                self.lease_until = until;
                 for attempt in self.attempts.values_mut() {
                     if let Phase::Running(keeper) = &mut attempt.phase {
                         keeper.lease(until);
                     }
                 }
             }
+            ToExecutor::Starts { slots, until } => (self.slots, self.begin_until) = (slots as usize, until),
+            ToExecutor::TakeBack(fence) => self.give_back(fence),
             ToExecutor::Acknowledged { fence, position } => {
                 if let Some(attempt) = self.attempts.get_mut(&fence) {
                     attempt.spool.acknowledge(position);
@@ -314,11 +331,11 @@ impl Executor {
     }
 
     /// When `wake` wants to be called next.
-    pub fn next(&self) -> Option<Timestamp> {
+    pub fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let of = |attempt: &Attempt| {
             let flush = attempt.flush_at.filter(|_| attempt.flow == Flow::Open);
             let phase = match &attempt.phase {
-                Phase::Waiting(_, from) => Some(*from),
+                Phase::Waiting(_, from) => Some(*from).filter(|from| self.may_begin((*from).max(now))),
                 Phase::Running(keeper) => Some(keeper.next()),
                 Phase::Ended(_) => None,
             };
@@ -331,8 +348,9 @@ impl Executor {
     pub fn wake(&mut self, now: Timestamp, random: &mut Random) {
         let all: Vec<Fence> = self.attempts.keys().copied().collect();
         for fence in all {
+            let may_begin = self.may_begin(now);
             match &mut self.attempts.get_mut(&fence).unwrap().phase {
-                Phase::Waiting(_, from) if *from <= now => self.start(now, fence, random),
+                Phase::Waiting(_, from) if *from <= now && may_begin => self.start(now, fence, random),
                 Phase::Running(keeper) if keeper.next() <= now => {
                     let (ran, exit) = (keeper.ran(now), keeper.exit());
                     let did = keeper.wake(now);
@@ -347,9 +365,27 @@ impl Executor {
         self.send_output(now, random);
     }
 
+    /// Whether what waits gets a slot then.
+    fn may_begin(&self, at: Timestamp) -> bool {
+        let running = self.attempts.values().filter(|attempt| matches!(attempt.phase, Phase::Running(_)));
+        running.count() < self.slots && at <= self.begin_until
+    }
+
+    /// What waits is given back, as if it had never come; what was begun goes on.
+    fn give_back(&mut self, fence: Fence) {
+        if !matches!(self.attempts.get(&fence), Some(Attempt { phase: Phase::Waiting(..), .. })) {
+            return;
+        }
+        if self.habits.giving_back == GivingBack::Done {
+            self.attempts.remove(&fence);
+        }
+        self.say(FromExecutor::Refused(fence));
+    }
+
     fn start(&mut self, now: Timestamp, fence: Fence, random: &mut Random) {
         let attempt = self.attempts.get_mut(&fence).unwrap();
-        let Phase::Waiting(launch, _) = &attempt.phase else { return };
+        let Phase::Waiting(launch, _) = &mut attempt.phase else { return };
+        launch.lease_until = launch.lease_until.map(|until| until.max(self.lease_until));
         if self.habits.journalling == Journalling::Done {
             self.journal.never_started.remove(&fence);
             self.journal.started.insert(fence);
@@ -361,7 +397,7 @@ impl Executor {
         if Script::read(&launch.script).spawns == Spawns::No {
             return self.conclude(now, fence, Outcome::SpawnFailed("planted in the script".to_owned()));
         }
-        attempt.phase = Phase::Running(Keeper::start(now, launch, self.timing));
+        attempt.phase = Phase::Running(Box::new(Keeper::start(now, launch, self.timing)));
         self.happened.push(Happened::Started(fence));
         self.say(FromExecutor::Started(fence));
     }
@@ -399,7 +435,7 @@ impl Executor {
 
     fn ended(&mut self, now: Timestamp, end: AttemptEnd) {
         let attempt = self.attempts.get_mut(&end.fence).unwrap();
-        attempt.phase = Phase::Ended(end.clone());
+        attempt.phase = Phase::Ended(Box::new(end.clone()));
         attempt.flush_at = Some(now);
         let written = attempt.spool.written();
         self.happened.push(Happened::Ended { fence: end.fence, outcome: end.outcome.clone(), written });

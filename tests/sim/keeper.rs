@@ -34,7 +34,7 @@ impl Keeper {
     pub fn start(now: Timestamp, launch: &Launch, timing: Timing) -> Self {
         Self {
             lifetime: Lifetime::new(timing, now, launch.timeout, launch.lease_until),
-            script: Script::read(&launch.script),
+            script: Script::read(&launch.script).of_task(launch.fence.task.index),
             started: now,
             writes_done: 0,
             yields_at: None,

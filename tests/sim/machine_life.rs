@@ -8,7 +8,6 @@ use clusterctl::core::id::{Fingerprint, Name};
 use clusterctl::core::label::Labels;
 
 use crate::agent_process::Line;
-use crate::executor::Executor;
 use crate::history::Happened;
 use crate::machine::{Clock, Machine, MachineId};
 use crate::plan::Plant;
@@ -119,7 +118,9 @@ impl World {
     /// Plans to look at an executor when it next has something to do.
     pub fn arm_executor(&mut self, id: MachineId) {
         let machine = &mut self.machines[id.0];
-        let Some(next) = machine.executor.as_ref().and_then(Executor::next) else { return };
+        let local = machine.clock.local(self.now);
+        let next = machine.executor.as_ref().and_then(|executor| executor.next(local));
+        let Some(next) = next else { return };
         let at = machine.clock.real(next).max(self.now);
         if machine.wakes_at.is_none_or(|planned| at < planned) {
             machine.wakes_at = Some(at);

@@ -37,6 +37,7 @@ pub enum Down {
     Failed,
     Start(StartOrder),
     Cancel(Vec<(Fence, Cancel)>),
+    TakeBack(Vec<Fence>),
     Leaving(Leaving, Duration),
     /// The pool has closed its end; nothing follows.
     Closed,

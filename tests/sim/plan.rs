@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::executor::{Dials, Habits, Journalling, Sending};
+use crate::executor::{Dials, GivingBack, Habits, Journalling, Sending};
 use crate::random::Random;
 
 /// Everything that is decided before a run begins.
@@ -163,6 +163,8 @@ pub enum Plant {
     LinkStartsTwice,
     /// An executor hears what an agent that was replaced had left to say, and does not look at its dial.
     ExecutorIgnoresDials,
+    /// An executor starts what it has given back.
+    ExecutorKeepsWhatItGaveBack,
     /// An executor starts scripts without a line in its journal.
     ExecutorForgetsItsJournal,
     /// An agent takes what it is given although it drains.
@@ -245,6 +247,9 @@ impl Plan {
                 self.faults = vec![(Fault::PoolCrashes, 10)];
                 self.tastes.cancels = 600;
             }
+            Plant::ExecutorKeepsWhatItGaveBack => {
+                (self.tastes.arrays, self.tastes.retries) = (1000, 0);
+            }
             Plant::AgentForgetsThatItDrains => {
                 self.faults = vec![(Fault::WorkerDrains, 10)];
             }
@@ -294,11 +299,13 @@ fn habits(plant: Plant, random: &mut Random) -> Habits {
     let ignores_dials = plant == Plant::ExecutorIgnoresDials;
     let forgets = plant == Plant::ExecutorForgetsItsJournal;
     let garbles = plant == Plant::OutputIsGarbled;
+    let keeps = plant == Plant::ExecutorKeepsWhatItGaveBack;
     Habits {
         dies_in_a_start: random.pick(&[0, 0, 20]),
         dials: if ignores_dials { Dials::Ignored } else { Dials::Checked },
         journalling: if forgets { Journalling::Forgotten } else { Journalling::Done },
         lease_stretch: if plant == Plant::KeeperLeasesAreSlow { 3 } else { 1 },
+        giving_back: if keeps { GivingBack::Forgotten } else { GivingBack::Done },
         sending: if garbles { Sending::Garbled } else { Sending::Exact },
     }
 }

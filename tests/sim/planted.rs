@@ -72,6 +72,11 @@ fn an_executor_that_heeds_an_agent_that_was_replaced_is_found() {
 }
 
 #[test]
+fn an_executor_that_starts_what_it_gave_back_is_found() {
+    is_found(Plant::ExecutorKeepsWhatItGaveBack, Promise::P3);
+}
+
+#[test]
 fn an_agent_that_forgets_that_it_drains_is_found() {
     is_found(Plant::AgentForgetsThatItDrains, Promise::P14);
 }

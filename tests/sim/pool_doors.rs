@@ -349,6 +349,7 @@ impl World {
                 Effect::Cancel { connection, attempts } => {
                     self.order(connection, Down::Cancel(attempts));
                 }
+                Effect::TakeBack { connection, attempts } => self.order(connection, Down::TakeBack(attempts)),
                 Effect::Notify { watcher, job, event } => self.follower_is_told(watcher, job, event),
                 Effect::Cut(connection) => self.pool_cuts(connection),
                 Effect::Dismiss(connection) => self.dismiss(connection),

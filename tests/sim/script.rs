@@ -13,6 +13,8 @@ use clusterctl::core::output::Stream;
 pub struct Script {
     /// From start to end, if nobody ends it before.
     pub run: Duration,
+    /// Every third task of an array takes so much longer.
+    pub drags: Duration,
     /// Its exit code.
     pub exit: u8,
     /// How long it takes to end after TERM or INT; none: only KILL ends it.
@@ -44,7 +46,8 @@ impl Script {
     pub fn text(&self) -> Vec<u8> {
         let yields = self.yields.map_or("never".to_owned(), |after| after.as_millis().to_string());
         let spawns = if self.spawns == Spawns::Yes { "spawns" } else { "fails" };
-        let mut text = format!("sim {} {} {yields} {spawns}", self.run.as_millis(), self.exit);
+        let (run, drags) = (self.run.as_millis(), self.drags.as_millis());
+        let mut text = format!("sim {run} {drags} {} {yields} {spawns}", self.exit);
         for write in &self.writes {
             let stream = if write.stream == Stream::Stdout { "out" } else { "err" };
             text.push_str(&format!(" {stream}:{}:{}", write.after.as_millis(), write.length));
@@ -59,6 +62,7 @@ impl Script {
         let mut word = || words.next().expect("a script arrives whole");
         let millis = |word: &str| Duration::from_millis(word.parse().unwrap());
         let run = millis(word());
+        let drags = millis(word());
         let exit = word().parse().unwrap();
         let yields = Some(word()).filter(|word| *word != "never").map(millis);
         let spawns = if word() == "spawns" { Spawns::Yes } else { Spawns::No };
@@ -68,7 +72,15 @@ impl Script {
             let after = millis(parts.next().unwrap());
             Write { after, stream, length: parts.next().unwrap().parse().unwrap() }
         };
-        Self { run, exit, yields, spawns, writes: words.map(write).collect() }
+        Self { run, drags, exit, yields, spawns, writes: words.map(write).collect() }
+    }
+}
+
+impl Script {
+    /// The script as a task of an array runs it.
+    pub fn of_task(self, index: u32) -> Self {
+        let run = if index % 3 == 2 { self.run + self.drags } else { self.run };
+        Self { run, ..self }
     }
 }
 

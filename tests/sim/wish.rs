@@ -49,7 +49,10 @@ pub fn is_endless(spec: &JobSpec) -> bool {
 }
 
 fn some_script(random: &mut Random, run_ms: u64, tastes: Tastes) -> Script {
-    let run = if random.chance(200) { random.between(0, 3) } else { random.between(1, run_ms) };
+    let is_quick = random.chance(200);
+    let run = if is_quick { random.between(0, 3) } else { random.between(1, run_ms) };
+    // What waits behind such a task is taken back.
+    let drags = if is_quick && random.chance(500) { random.between(1, run_ms) } else { 0 };
     let longest = random.pick(&[40, 400, 6000]);
     let mut after: Vec<u64> = (0..random.below(6)).map(|_| random.between(0, run)).collect();
     after.sort_unstable();
@@ -61,6 +64,7 @@ fn some_script(random: &mut Random, run_ms: u64, tastes: Tastes) -> Script {
     let writes = after.into_iter().map(write).collect();
     Script {
         run: if random.chance(tastes.endless) { ENDLESS } else { Duration::from_millis(run) },
+        drags: Duration::from_millis(drags),
         exit: random.pick(&[0, 0, 0, 1, 77]),
         yields: if random.chance(tastes.stubborn) { None } else { Some(random.millis(0, 4000)) },
         spawns: if random.chance(30) { Spawns::No } else { Spawns::Yes },

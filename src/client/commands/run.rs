@@ -42,7 +42,7 @@ pub struct JobArgs {
     pub label: Vec<String>,
     /// Run on this worker
     #[arg(long, value_name = "WORKER")]
-    pub on: Option<String>,
+    pub on: Option<Name>,
     /// Give the job a name
     #[arg(long)]
     pub name: Option<Name>,
@@ -151,7 +151,7 @@ impl JobArgs {
         let labels = self.label.iter().map(|text| parse_label(text).map_err(|bad| usage(bad.to_string())));
         constraint = constraint.and(Constraint::all_of(labels.collect::<Result<Vec<_>, _>>()?));
         if let Some(worker) = &self.on {
-            constraint = constraint.and(Constraint::all_of([("name".to_owned(), worker.clone())]));
+            constraint = constraint.and(Constraint::all_of([("name".to_owned(), worker.to_string())]));
         }
         let array = self.array.as_deref().map(Array::parse).transpose();
         let spec = JobSpec {

@@ -26,7 +26,7 @@ impl Pool {
             Record::PoolStarted(epoch) => self.epoch = *epoch,
             Record::Counters(counters) => self.apply_counters(*counters),
             Record::Submitted(submission) => self.apply_submitted(submission),
-            Record::Assigned(assignment) => self.apply_assigned(assignment),
+            Record::Assigned(assignment) => self.apply_assigned(now, assignment),
             Record::Ended(ended) => self.apply_ended(ended),
             Record::PutBack { fence, reason } => self.apply_put_back(*fence, reason),
             Record::CancelWanted { job, ranges, how, at } => self.apply_cancel(*job, ranges, *how, *at),
@@ -67,7 +67,7 @@ impl Pool {
         self.refresh_waiting(id);
     }
 
-    fn apply_assigned(&mut self, assignment: &Assignment) {
+    fn apply_assigned(&mut self, now: Timestamp, assignment: &Assignment) {
         let Some(job) = self.jobs.get_mut(&assignment.job) else { return };
         job.started.get_or_insert(assignment.at);
         for &(index, attempt) in &assignment.tasks {
@@ -83,6 +83,7 @@ impl Pool {
                 at: assignment.at,
                 cancel: None,
                 phase: Phase::Sent,
+                given: now,
                 unknown_since: None,
                 unknown: std::time::Duration::ZERO,
                 doomed: None,
@@ -105,6 +106,9 @@ impl Pool {
         }
         let job = self.jobs.get_mut(&fence.task.job).expect("the attempt was just taken from it");
         job.count_over(fence.task.index, &ended.end.outcome);
+        if ended.end.outcome.is_own() {
+            job.learn_pace(ended.end.usage.run);
+        }
         self.owners.entry(job.submission.owner.clone()).or_default().live -= 1;
         self.refresh_waiting(fence.task.job);
         self.close_if_over(fence.task.job, ended.ended);

@@ -62,6 +62,13 @@ pub enum Effect {
         /// The attempts, each with the way to end it.
         attempts: Vec<(Fence, Cancel)>,
     },
+    /// Ask a worker for attempts back that it has not started.
+    TakeBack {
+        /// The worker's registration.
+        connection: ConnectionId,
+        /// The attempts.
+        attempts: Vec<Fence>,
+    },
     /// Tell a watcher.
     Notify {
         /// Whom.
@@ -206,8 +213,8 @@ impl Gathered {
             let Start { spec, secrets, fences, lease } = start;
             effects.push(Effect::Start { connection, spec, secrets, job, fences, lease });
         }
-        // A cancel of an attempt that starts in the same turn must come after its start.
-        effects.sort_by_key(|effect| matches!(effect, Effect::Cancel { .. }));
+        // What is wanted of an attempt that starts in the same turn must come after its start.
+        effects.sort_by_key(|effect| matches!(effect, Effect::Cancel { .. } | Effect::TakeBack { .. }));
         let records = std::mem::take(&mut self.records);
         let history = std::mem::take(&mut self.history);
         self.bytes = 0;

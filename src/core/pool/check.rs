@@ -61,13 +61,20 @@ impl Pool {
         for (id, worker) in &self.workers {
             let holds = held.get(id).copied().unwrap_or(0);
             assert_eq!(worker.active.len() as u64, holds, "worker {} holds what jobs say", worker.state.name);
-            let offered = self.scheduler.offers().find(|(other, _)| other == id).map(|(_, offer)| offer.free);
+            let offered = self
+                .scheduler
+                .offers()
+                .find(|(other, _)| other == id)
+                .map(|(_, offer)| (offer.slots, offer.used));
             assert_eq!(
                 offered,
-                worker.is_open().then(|| worker.free()),
+                worker.is_open().then(|| (worker.slots(), worker.used())),
                 "worker {}'s offer",
                 worker.state.name
             );
+        }
+        for worker in self.workers.values().filter(|worker| worker.used() > worker.slots()) {
+            assert!(worker.recalls_at.is_some(), "what waits at {} is looked for", worker.state.name);
         }
         for (key, id) in &self.worker_keys {
             let worker = &self.workers[id].state;

@@ -31,6 +31,7 @@ impl Pool {
         self.audit(now, viewer, AuditKind::WorkerDrained, format!("worker {name}"), detail);
         self.set_drain(now, id, Some(Drain { deadline }));
         self.arm_eviction(now, id);
+        self.recall_all(now, id);
         Ok(self.workers[&id].active.len() as u64)
     }
 

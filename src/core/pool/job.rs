@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::id::{AttemptNumber, Fence, Incarnation, TaskId, WorkerId};
+use crate::core::limits;
 use crate::core::outcome::{Cancel, Outcome};
 use crate::core::range::RangeSet;
 use crate::core::record::{ActiveState, JobEnded, JobState, Spent, Submission};
@@ -28,6 +29,8 @@ pub struct Job {
     pub(super) over: Counts,
     pub(super) failed: RangeSet,
     pub(super) started: Option<WallTime>,
+    /// How long its tasks take, the last ones above all; not remembered.
+    pub(super) pace: Option<Duration>,
     pub(super) watchers: BTreeMap<WatcherId, Interest>,
 }
 
@@ -51,6 +54,8 @@ pub(super) struct Active {
     pub(super) at: WallTime,
     pub(super) cancel: Option<Cancel>,
     pub(super) phase: Phase,
+    /// When it was given out, or asked back.
+    pub(super) given: Timestamp,
     /// Its worker is silent since then, or was booted or removed.
     pub(super) unknown_since: Option<Timestamp>,
     /// How long it was unknown in all, not counting the present time.
@@ -89,6 +94,7 @@ impl Job {
             over: Counts::default(),
             failed: RangeSet::default(),
             started: None,
+            pace: None,
             watchers: BTreeMap::new(),
         }
     }
@@ -108,6 +114,20 @@ impl Job {
         let at_once = self.submission.spec.array.as_ref().and_then(|array| array.at_once);
         !self.waiting.is_empty()
             && at_once.is_none_or(|at_once| (self.active.len() as u64) < u64::from(at_once))
+    }
+
+    /// A task of it took so long.
+    pub(super) fn learn_pace(&mut self, took: Duration) {
+        self.pace = Some(self.pace.map_or(took, |pace| (pace * 3 + took) / 4));
+    }
+
+    /// How many of its tasks a slot does within `time`, as far as is known: none, if one takes longer.
+    pub(super) fn rounds_ahead(&self, time: Duration) -> u32 {
+        // Each that waits has its own copy of what it runs.
+        let small = self.submission.spec.bytes() <= limits::PREFETCH_SPEC_BYTES_MAX;
+        let Some(pace) = self.pace.filter(|_| small) else { return 0 };
+        let rounds = time.as_micros() / pace.as_micros().max(1);
+        u32::try_from(rounds).unwrap_or(u32::MAX).min(limits::PREFETCH_ROUNDS_MAX)
     }
 
     /// Names an attempt of it.
@@ -232,6 +252,7 @@ impl Active {
             at: state.at,
             cancel: state.cancel,
             phase: Phase::Sent,
+            given: Timestamp::default(),
             unknown_since: None,
             unknown: state.unknown,
             doomed: None,

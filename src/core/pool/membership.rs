@@ -71,6 +71,7 @@ impl Pool {
             pool: String::new(),
             lease: self.timing.lease,
             heartbeat: self.timing.heartbeat,
+            silent_after: self.timing.silent_after,
             forget: verdicts.forget,
             kill: verdicts.kill,
             positions: Vec::new(),

@@ -24,6 +24,7 @@ mod clients;
 mod draining;
 mod job;
 mod membership;
+mod prefetch;
 mod relog;
 mod renewal;
 mod submit;
@@ -231,6 +232,8 @@ impl Pool {
             .map(|worker| worker.state.id)
             .collect();
         drained.into_iter().for_each(|id| self.arm_eviction(now, id));
+        let all: Vec<WorkerId> = self.workers.keys().copied().collect();
+        all.into_iter().for_each(|id| self.arm_recall(now, id));
     }
 
     /// The durations that it goes by.
@@ -271,7 +274,8 @@ impl Pool {
             worker.is_open().then(|| Offer {
                 labels: worker.labels(),
                 only_owner: worker.only_owner.clone(),
-                free: worker.free(),
+                slots: worker.slots(),
+                used: worker.used(),
             }),
         );
     }
@@ -280,7 +284,7 @@ impl Pool {
     fn refresh_waiting(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         if job.may_start() {
-            self.scheduler.add(&job.class, id);
+            self.scheduler.add(&job.class, id, job.rounds_ahead(self.timing.prefetch));
         } else {
             self.scheduler.remove(&job.class, id);
         }

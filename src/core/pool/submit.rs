@@ -144,5 +144,6 @@ impl Pool {
         let tasks = vec![(index, attempt)];
         self.record(now, Record::Assigned(Assignment { job: id, worker, incarnation, tasks, at: now.wall }));
         self.turn.start(connection, &self.jobs[&id].submission, fence, lease);
+        self.arm_recall(now, worker);
     }
 }

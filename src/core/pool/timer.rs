@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Lapse(Fence),
     /// Whether what a drained worker still has is to end.
     Evict(WorkerId),
+    /// Whether something waits at a worker for too long.
+    Recall(WorkerId),
     /// What was decided at the door within the last minute.
     Audit,
 }
@@ -41,6 +43,7 @@ impl Pool {
                 Timer::Silence(id) => self.look_for(now, id),
                 Timer::Lapse(fence) => self.look_whether_lapsed(now, fence),
                 Timer::Evict(id) => self.look_whether_evicted(now, id),
+                Timer::Recall(id) => self.look_what_waits(now, id),
                 Timer::Audit => self.end_minute(now),
             }
         }

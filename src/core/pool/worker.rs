@@ -25,6 +25,8 @@ pub struct Worker {
     /// When what it has is ended, if it is drained until then.
     pub(super) evicts_at: Option<Timestamp>,
     pub(super) only_owner: Option<String>,
+    /// When to look again for what waits there for too long.
+    pub(super) recalls_at: Option<Timestamp>,
     /// Tasks that it holds.
     pub(super) active: BTreeSet<TaskId>,
 }
@@ -60,6 +62,7 @@ impl Worker {
             intake: Intake::Open,
             evicts_at: None,
             only_owner: None,
+            recalls_at: None,
             active: BTreeSet::new(),
         }
     }
@@ -83,9 +86,9 @@ impl Worker {
         self.state.facts.as_ref().map_or(0, |facts| facts.slots)
     }
 
-    /// Slots that are not in use.
-    pub fn free(&self) -> u32 {
-        self.slots().saturating_sub(u32::try_from(self.active.len()).unwrap_or(u32::MAX))
+    /// Tasks that it has: beyond its slots, those that wait there.
+    pub fn used(&self) -> u32 {
+        u32::try_from(self.active.len()).unwrap_or(u32::MAX)
     }
 
     /// Its own labels, what its token bound to it over them, and its name.
@@ -114,7 +117,7 @@ impl Worker {
             name: self.state.name.clone(),
             state: self.shown_state(),
             slots: self.slots(),
-            used: u32::try_from(self.active.len()).unwrap_or(u32::MAX),
+            used: self.used().min(self.slots()),
             labels: self.labels(),
             memory_bytes: self.state.facts.as_ref().map_or(0, |facts| facts.memory_bytes),
             seen: self.heard.map(|heard| now.since(heard)),

@@ -11,10 +11,10 @@ use crate::core::time::Timestamp;
 
 use super::pipe::Pipes;
 use super::{Deadline, Executor, START_WITHIN, WATCH_AFTER};
-use crate::process::launch;
 use crate::process::packet::{Run, ToKeeper};
 use crate::process::spool::Spool;
 use crate::process::workspace::Workspace;
+use crate::process::{clock, launch};
 
 /// An attempt that this executor has.
 pub(super) struct Attempt {
@@ -32,7 +32,7 @@ pub(super) struct Attempt {
 
 /// Where an attempt is in its life.
 pub(super) enum Phase {
-    /// For a keeper.
+    /// For a slot.
     Waiting(Box<Launch>),
     /// Given to a keeper.
     Running(Running),
@@ -103,9 +103,13 @@ impl Executor {
         }
     }
 
-    /// Starts what waits.
+    /// Starts what waits, as far as there are slots, and as long as the pool was heard lately.
     pub(super) fn start_waiting(&mut self) {
-        while let Some(fence) = self.waiting.pop_front() {
+        while self.keepers.busy() < self.slots
+            && !self.waiting.is_empty()
+            && clock::boottime() <= self.begin_until
+            && let Some(fence) = self.waiting.pop_front()
+        {
             if !self.attempts.get(&fence).is_some_and(|attempt| matches!(attempt.phase, Phase::Waiting(_))) {
                 continue;
             }
@@ -116,6 +120,16 @@ impl Executor {
             if let Err(error) = started {
                 self.conclude(fence, Outcome::SpawnFailed(format!("{error:#}")));
             }
+        }
+    }
+
+    /// What waits is given back, as if it had never come; what was begun goes on.
+    pub(super) fn give_back(&mut self, fence: Fence) {
+        if self.attempts.get(&fence).is_some_and(|attempt| !attempt.was_begun()) {
+            self.attempts.remove(&fence);
+            self.waiting.retain(|waiting| *waiting != fence);
+            self.say(&FromExecutor::Refused(fence));
+            self.note_idle();
         }
     }
 
@@ -136,7 +150,8 @@ impl Executor {
             environment: launch::environment(launch, &self.inherited, workspace.path()),
             directory: launch.cwd.clone().unwrap_or_else(|| path_bytes(workspace.path())),
             timeout: launch.timeout,
-            lease_until: attempt.lease_until,
+            // It may have been renewed while it waited.
+            lease_until: attempt.lease_until.map(|until| until.max(self.lease_until)),
             outputs,
         };
         let keeper = self.give_to_keeper(fence, &run)?;

@@ -57,6 +57,11 @@ impl Keepers {
         Self { all: BTreeMap::new(), idle: Vec::new(), last: 0, lock, files, run_as }
     }
 
+    /// How many run something.
+    pub(super) fn busy(&self) -> usize {
+        self.all.len() - self.idle.len()
+    }
+
     /// Tells everybody who runs something.
     pub(super) fn tell_busy(&self, word: &ToKeeper) {
         for keeper in self.all.values().filter(|keeper| keeper.busy.is_some()) {

@@ -39,12 +39,14 @@ pub(in crate::wire) fn carried() -> impl Strategy<Value = Vec<Carried>> {
 pub(in crate::wire) fn registered() -> impl Strategy<Value = Registered> {
     (
         (text(), text(), option::of(some_text())),
-        (milliseconds(), milliseconds()),
+        (milliseconds(), milliseconds(), milliseconds()),
         (fences(), fences(), vec((fence(), any::<u64>()), 0..4)),
     )
-        .prop_map(|((name, pool, only_owner), (lease, heartbeat), (forget, kill, positions))| {
-            Registered { name, pool, lease, heartbeat, forget, kill, positions, only_owner }
-        })
+        .prop_map(
+            |((name, pool, only_owner), (lease, heartbeat, silent_after), (forget, kill, positions))| {
+                Registered { name, pool, lease, heartbeat, silent_after, forget, kill, positions, only_owner }
+            },
+        )
 }
 
 fn start() -> impl Strategy<Value = Start> {
@@ -106,6 +108,9 @@ pub(in crate::wire) fn to_executor() -> impl Strategy<Value = ToExecutor> {
         launch().prop_map(ToExecutor::Start),
         (fence(), cancel()).prop_map(|(fence, how)| ToExecutor::End { fence, how }),
         any::<u64>().prop_map(|until| ToExecutor::Lease(Timestamp(until))),
+        (any::<u32>(), any::<u64>())
+            .prop_map(|(slots, until)| ToExecutor::Starts { slots, until: Timestamp(until) }),
+        fence().prop_map(ToExecutor::TakeBack),
         position().prop_map(|(fence, position)| ToExecutor::Acknowledged { fence, position }),
         position().prop_map(|(fence, position)| ToExecutor::SendFrom { fence, position }),
         Just(ToExecutor::Pause),

@@ -53,6 +53,8 @@ fn words_to() -> Vec<Option<ToExecutor>> {
         ToExecutor::Dial(4),
         ToExecutor::ExitWhenEmpty,
         ToExecutor::StopAll,
+        ToExecutor::Starts { slots: 8, until: Timestamp(74_500_000_000) },
+        ToExecutor::TakeBack(fence(42, 7, 1)),
     ];
     std::iter::once(None).chain(words.into_iter().map(Some)).collect()
 }

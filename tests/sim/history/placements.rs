@@ -1,26 +1,33 @@
 //! Where tasks go: never beyond a worker's slots or a job's `at_once`, only where the constraint is met, and in the
 //! order that the program states: priority, then the owner with the fewest slots in use, then age; to the emptiest
-//! worker.
+//! worker. Beyond its slots a worker is handed a few quick tasks, when nobody has a slot for anything that waits.
 //!
 //! What a job asks for is taken from its client, not from the pool.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clusterctl::core::id::{JobId, RequestId, WorkerId};
 use clusterctl::core::job::JobSpec;
 use clusterctl::core::label::Labels;
+use clusterctl::core::limits;
 use clusterctl::core::record::{Assignment, Record, WorkerState};
 
 use super::tasks::{Job, Jobs};
 use super::{Check, Findings, Happened, Promise};
+
+/// What a worker is handed beyond its slots takes it about so long.
+const PREFETCH: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 pub(super) struct Placements {
     asked: BTreeMap<(String, RequestId), Arc<JobSpec>>,
     jobs: Jobs,
     workers: BTreeMap<WorkerId, WorkerState>,
+    /// How long the quickest task of a job took that has ended.
+    quickest: BTreeMap<JobId, Duration>,
     /// As somebody who can look into the pool told it for the records that come.
     open: Option<BTreeSet<WorkerId>>,
 }
@@ -45,6 +52,10 @@ impl Placements {
         if let Record::Worker(state) = record {
             self.workers.insert(state.id, state.clone());
         }
+        if let Record::Ended(ended) = record {
+            let quickest = self.quickest.entry(ended.end.fence.task.job).or_insert(Duration::MAX);
+            *quickest = ended.end.usage.run.min(*quickest);
+        }
         let Record::Assigned(assignment) = record else { return self.jobs.apply(record) };
         // One after the other: each changes what is right for the next.
         for &task in &assignment.tasks {
@@ -63,7 +74,7 @@ impl Placements {
         }
         let spec = self.spec(job);
         if self.free(worker) == 0 {
-            broken(format!("all of its {} slots are in use", self.jobs.at(worker)));
+            self.placed_ahead(id, worker, &mut broken);
         }
         if !spec.constraint.matches(&self.labels(worker)) {
             broken(format!("it does not meet {}", spec.constraint));
@@ -75,10 +86,24 @@ impl Placements {
             if !open.contains(&worker) {
                 broken("that takes nothing".to_owned());
             }
+            // Ahead of a slot only what nobody has one for.
             let right = self.next(open);
-            if right != Some((id, worker)) {
+            let is_right = right.map_or(self.free(worker) == 0, |right| right == (id, worker));
+            if !is_right {
                 broken(format!("job and worker to come next were {right:?}"));
             }
+        }
+    }
+
+    /// It waits there: as one of a few, of a job that has had a quick task.
+    fn placed_ahead(&self, id: JobId, worker: WorkerId, broken: &mut impl FnMut(String)) {
+        let (slots, there) = (self.slots(worker), self.jobs.at(worker));
+        let rounds = self.quickest.get(&id).map_or(0, |run| {
+            let rounds = PREFETCH.as_micros() / run.as_micros().max(1);
+            u32::try_from(rounds).unwrap_or(u32::MAX).min(limits::PREFETCH_ROUNDS_MAX)
+        });
+        if there >= slots + slots * rounds {
+            broken(format!("it has {slots} slots and {there} tasks, and the job's took {rounds} to a round"));
         }
     }
 
@@ -117,9 +142,13 @@ impl Placements {
         Arc::clone(asked.unwrap_or(&job.spec))
     }
 
-    fn free(&self, worker: WorkerId) -> u32 {
+    fn slots(&self, worker: WorkerId) -> u32 {
         let facts = self.workers.get(&worker).and_then(|state| state.facts.as_ref());
-        facts.map_or(0, |facts| facts.slots).saturating_sub(self.jobs.at(worker))
+        facts.map_or(0, |facts| facts.slots)
+    }
+
+    fn free(&self, worker: WorkerId) -> u32 {
+        self.slots(worker).saturating_sub(self.jobs.at(worker))
     }
 
     /// Its own labels, those of its token over them, and its name.

@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod draining;
 mod liveness;
+mod prefetch;
 mod queue;
 mod registration;
 mod replay;
@@ -138,7 +139,8 @@ fn facts(slots: u32, incarnation: u64, dial: u64) -> Facts {
 }
 
 fn ending(fence: Fence, outcome: Outcome) -> AttemptEnd {
-    AttemptEnd { fence, outcome, usage: Usage::default(), totals: OutputTotals::default(), tail: Vec::new() }
+    let usage = Usage { run: Duration::from_secs(1), ..Usage::default() };
+    AttemptEnd { fence, outcome, usage, totals: OutputTotals::default(), tail: Vec::new() }
 }
 
 fn started(effects: &[Effect]) -> Vec<Fence> {

@@ -1,0 +1,64 @@
+//! What is handed to a worker beyond its slots, so that throughput does not fall with the round trip, and how it comes
+//! back.
+//!
+//! Only tasks of jobs whose tasks have proven quick are handed ahead, and about as many as the worker does in a fifth of
+//! a second. So what waits there for a second waits behind something that has become slow: it is asked back, and its job
+//! is quick no longer until its tasks end quickly again. Asking decides nothing. The worker answers that it gave the
+//! attempt back, and only when that is recorded does the task wait here again; or it has started it, and tells that.
+
+use crate::core::id::{Fence, WorkerId};
+use crate::core::time::Now;
+
+use super::Pool;
+use super::batch::Effect;
+use super::job::Phase;
+use super::timer::Timer;
+use super::worker::Hearing;
+
+impl Pool {
+    /// Looks again later, if something waits at a worker.
+    pub(super) fn arm_recall(&mut self, now: Now, id: WorkerId) {
+        let after = self.timing.recall_after;
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.recalls_at.is_none() && worker.used() > worker.slots() {
+            let at = now.at + after;
+            worker.recalls_at = Some(at);
+            self.timers.insert((at, Timer::Recall(id)));
+        }
+    }
+
+    pub(super) fn look_what_waits(&mut self, now: Now, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.recalls_at = None;
+        let (is_full, is_heard) = (worker.used() > worker.slots(), worker.hearing == Hearing::Heard);
+        if is_full && is_heard {
+            let waits = |fence: &Fence| {
+                let active = self.active(*fence).expect("a worker holds what counts");
+                active.phase != Phase::Running && now.at.since(active.given) >= self.timing.recall_after
+            };
+            let waiting = self.fences_at(id).into_iter().filter(waits).collect();
+            self.recall(now, id, waiting);
+        }
+        self.arm_recall(now, id);
+    }
+
+    /// Asks back all that a worker has not started.
+    pub(super) fn recall_all(&mut self, now: Now, id: WorkerId) {
+        let waits = |fence: &Fence| self.active(*fence).is_some_and(|active| active.phase != Phase::Running);
+        let waiting = self.fences_at(id).into_iter().filter(waits).collect();
+        self.recall(now, id, waiting);
+    }
+
+    fn recall(&mut self, now: Now, id: WorkerId, attempts: Vec<Fence>) {
+        let Some(connection) = self.workers[&id].connection.filter(|_| !attempts.is_empty()) else { return };
+        for fence in &attempts {
+            let active = self.active_mut(*fence).expect("what is asked back was just found");
+            let waited = now.at.since(std::mem::replace(&mut active.given, now.at));
+            if let Some(job) = self.jobs.get_mut(&fence.task.job) {
+                job.pace = job.pace.max(Some(waited));
+            }
+            self.refresh_waiting(fence.task.job);
+        }
+        self.turn.act(Effect::TakeBack { connection, attempts });
+    }
+}
