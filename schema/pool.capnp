@@ -336,6 +336,8 @@ enum WorkerState {
   # Known, not connected since the pool's start or gone on purpose.
   drained @4;
   # It takes nothing, and has finished what it had.
+  full @5;
+  # It has no room for more on its disk.
 }
 
 struct PoolStatus {

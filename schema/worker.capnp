@@ -108,9 +108,10 @@ interface Registration @0xb6f8d20e4a71c935 {
 interface Heartbeat @0xa4e9c6027b3d5f18 {
   # Tells that the worker lives. Dropping it changes nothing by itself: a worker that is not heard becomes silent.
 
-  beat @0 (held :UInt32) -> (leaseMs :UInt64);
+  beat @0 (held :UInt32, full :Text) -> (leaseMs :UInt64);
   # Called every `Registered.heartbeatMs`, with the number of attempts that have not ended. Renews the lease of every
-  # attempt at this worker; the worker counts it from when it sent the call.
+  # attempt at this worker; the worker counts it from when it sent the call. `full` names the place where it has no
+  # room for more, with what is left there: it gets nothing until a beat comes without.
 }
 
 interface Reports @0xc0b7d4f2961e8a35 {

@@ -250,8 +250,7 @@ pub fn between(from: WallTime, to: WallTime) -> Duration {
 /// Workers as a table.
 pub fn workers(workers: &[WorkerInfo]) -> String {
     let row = |worker: &WorkerInfo| {
-        let connected =
-            matches!(worker.state, WorkerState::Ready | WorkerState::Draining | WorkerState::Drained);
+        let connected = !matches!(worker.state, WorkerState::Silent | WorkerState::Away);
         let hidden = ["name", "hostname", "cpus", "memory", "kernel"];
         let labels = worker.labels.iter().filter(|(key, _)| !hidden.contains(&key.as_str()));
         let labels: Vec<String> =

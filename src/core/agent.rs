@@ -81,6 +81,8 @@ pub struct Agent {
     lease_until: Timestamp,
     /// The pool goes: what it said then is its last word.
     left: bool,
+    /// Where there is no room for more.
+    full: Option<String>,
     effects: Vec<AgentEffect>,
 }
 
@@ -99,6 +101,7 @@ impl Agent {
             silent_after: Duration::ZERO,
             lease_until: Timestamp::default(),
             left: false,
+            full: None,
             effects: Vec::new(),
         }
     }
@@ -113,6 +116,7 @@ impl Agent {
             worker: std::mem::take(&mut self.worker),
             lease_until: self.lease_until,
             silent_after: self.silent_after,
+            full: self.full.take(),
             ..Self::new(incarnation, held, self.slots)
         };
         match intent {
@@ -198,7 +202,7 @@ impl Agent {
         self.exit_if_done();
     }
 
-    /// The pool gives attempts of one job. Who takes nothing new gives them back, and so does one to whom they come when
+    /// The pool gives attempts of one job. Who takes nothing new or has no room gives them back, and so does one to whom they come when
     /// their lease would be over.
     pub fn start(&mut self, now: Timestamp, order: StartOrder) {
         let StartOrder { script, args, env, cwd, timeout, fences, lease, .. } = order;
@@ -206,7 +210,10 @@ impl Agent {
             if self.attempts.contains_key(&fence) {
                 continue;
             }
-            if self.intent != Intent::Work || (lease.is_some() && self.lease_until <= now) {
+            if self.intent != Intent::Work
+                || self.full.is_some()
+                || (lease.is_some() && self.lease_until <= now)
+            {
                 self.effects.push(AgentEffect::Report(Report::TakenBack(fence)));
                 continue;
             }
@@ -229,6 +236,16 @@ impl Agent {
     /// The pool wants an attempt ended.
     pub fn cancel(&mut self, fence: Fence, how: Cancel) {
         self.tell(ToExecutor::End { fence, how });
+    }
+
+    /// There is no room for more at this place, or there is again.
+    pub fn set_full(&mut self, place: Option<String>) {
+        self.full = place;
+    }
+
+    /// Where there is no room for more.
+    pub fn full(&self) -> Option<&str> {
+        self.full.as_deref()
     }
 
     /// The pool would like to have an attempt back, if it was not started.
@@ -617,6 +634,20 @@ mod tests {
         agent.start(at(1), StartOrder { fences: vec![another], ..order() });
 
         assert_eq!(agent.poll_effects(), [AgentEffect::Report(Report::TakenBack(another))]);
+    }
+
+    #[test]
+    fn who_has_no_room_gives_new_starts_back_until_there_is() {
+        let mut agent = running();
+        let another = Fence { attempt: AttemptNumber(2), ..fence() };
+        agent.set_full(Some("/work (0 MiB free)".into()));
+        agent.start(at(1), StartOrder { fences: vec![another], ..order() });
+        assert_eq!(agent.poll_effects(), [AgentEffect::Report(Report::TakenBack(another))]);
+
+        agent.set_full(None);
+
+        agent.start(at(1), StartOrder { fences: vec![another], ..order() });
+        assert_eq!(agent.living(), 2);
     }
 
     #[test]

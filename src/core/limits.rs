@@ -153,6 +153,11 @@ pub const KNOWN_SOURCES_MAX: usize = 1024;
 /// What an unknown peer may send, in bytes: a handshake with a certificate takes less than 4 KiB.
 pub const UNKNOWN_PEER_BYTES_MAX: usize = 16 << 10;
 
+/// What is to stay free where a worker keeps output and workspaces, in bytes, if that is less than a twentieth of the
+/// disk: below, it takes nothing more.
+pub const WORKER_DISK_FREE_BYTES: u64 = 64 << 20;
+/// The name of a full place, in bytes, as a worker tells it.
+pub const PATH_SHOWN_BYTES_MAX: usize = 512;
 /// A worker is handed at most so many times its slots beyond them.
 pub const PREFETCH_ROUNDS_MAX: u32 = 16;
 /// And at most so many tasks beyond its slots.

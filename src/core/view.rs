@@ -224,6 +224,8 @@ pub enum WorkerState {
     Draining,
     /// Connected, takes no more, and has none.
     Drained,
+    /// Connected, and has no room for more on its disk.
+    Full,
     /// Not heard for 15 s.
     Silent,
     /// Known, but not connected.
@@ -237,6 +239,7 @@ impl WorkerState {
             WorkerState::Ready => "ready",
             WorkerState::Draining => "draining",
             WorkerState::Drained => "drained",
+            WorkerState::Full => "full",
             WorkerState::Silent => "silent",
             WorkerState::Away => "away",
         }

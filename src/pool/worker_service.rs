@@ -340,11 +340,13 @@ struct Heartbeat(Rc<Member>);
 impl heartbeat::Server for Heartbeat {
     async fn beat(
         self: Rc<Self>,
-        _params: heartbeat::BeatParams,
+        params: heartbeat::BeatParams,
         mut results: heartbeat::BeatResults,
     ) -> Result<(), capnp::Error> {
         let connection = self.0.connection;
-        let lease = self.0.local.shared.pool.update(move |pool, now| pool.heartbeat(now, connection)).await?;
+        let full = wire::worker::read_full(params.get()?.get_full())?;
+        let beat = move |pool: &mut Pool, now| pool.heartbeat(now, connection, full);
+        let lease = self.0.local.shared.pool.update(beat).await?;
         let lease = lease.ok_or_else(|| capnp::Error::failed("this registration has ended".to_owned()))?;
         results.get().set_lease_ms(wire::text::millis(Some(lease)));
         Ok(())

@@ -252,6 +252,12 @@ pub fn read_cancels(
         .collect()
 }
 
+/// Reads where a worker has no room, if anywhere.
+pub fn read_full(from: capnp::Result<capnp::text::Reader<'_>>) -> Result<Option<String>, WireError> {
+    let place = text::read(from, "the full place", limits::PATH_SHOWN_BYTES_MAX)?;
+    Ok(Some(place).filter(|place| !place.is_empty()))
+}
+
 /// Writes what is seen of a worker.
 pub fn write_info(info: &WorkerInfo, mut to: worker_info::Builder<'_>) {
     to.set_name(&info.name);
@@ -259,6 +265,7 @@ pub fn write_info(info: &WorkerInfo, mut to: worker_info::Builder<'_>) {
         WorkerState::Ready => pool_capnp::WorkerState::Ready,
         WorkerState::Draining => pool_capnp::WorkerState::Draining,
         WorkerState::Drained => pool_capnp::WorkerState::Drained,
+        WorkerState::Full => pool_capnp::WorkerState::Full,
         WorkerState::Silent => pool_capnp::WorkerState::Silent,
         WorkerState::Away => pool_capnp::WorkerState::Away,
     });
@@ -305,6 +312,7 @@ pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError>
             pool_capnp::WorkerState::Ready => WorkerState::Ready,
             pool_capnp::WorkerState::Draining => WorkerState::Draining,
             pool_capnp::WorkerState::Drained => WorkerState::Drained,
+            pool_capnp::WorkerState::Full => WorkerState::Full,
             pool_capnp::WorkerState::Silent => WorkerState::Silent,
             pool_capnp::WorkerState::Away => WorkerState::Away,
         },

@@ -1,6 +1,6 @@
 //! The agent's loop: one link at a time to the pool, one executor, and the decisions of `core::agent` between them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -251,13 +251,27 @@ impl Driver {
                         tracing::warn!("the pool is not heard any more");
                         return Ok(());
                     }
-                    membership.uplink.beat(self.agent.living());
+                    self.look_for_room();
+                    membership.uplink.beat(self.agent.living(), self.agent.full());
                     self.renew_key_if_wanted(&membership);
                 }
                 Event::ReportsDue => {}
                 Event::Asked(asked) => self.obey(asked)?,
             }
         }
+    }
+
+    /// Looks whether there is room for the output and the workspaces of more jobs. What runs goes on: its output waits, or
+    /// is marked as cut short.
+    fn look_for_room(&mut self) {
+        let places = [self.executor_directory(), self.options.work_directory.clone()];
+        let full = places.iter().find_map(|place| no_room(place));
+        match (self.agent.full(), &full) {
+            (None, Some(place)) => tracing::warn!("no space in {place}: takes no more jobs until there is"),
+            (Some(place), None) => tracing::info!("there is space again where there was none, in {place}"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.agent.set_full(full);
     }
 
     /// Somebody has made another key: the pool takes it for the present one and cuts the line, which is then made anew
@@ -434,6 +448,15 @@ impl Driver {
             );
         }
     }
+}
+
+/// A place without room for more, as people read it. One that cannot be asked shows what is wrong when it is used.
+fn no_room(place: &Path) -> Option<String> {
+    let (free, total) = facts::room(place).ok()?;
+    let is_full = free < limits::WORKER_DISK_FREE_BYTES.min(total / 20);
+    let mut name = place.display().to_string();
+    name.truncate(name.floor_char_boundary(limits::PATH_SHOWN_BYTES_MAX / 2));
+    is_full.then(|| format!("{name} ({} MiB free)", free >> 20))
 }
 
 fn executor_directory(home: &Home) -> PathBuf {

@@ -154,9 +154,10 @@ impl Uplink {
     }
 
     /// Sends a heartbeat.
-    pub(super) fn beat(&mut self, held: usize) {
+    pub(super) fn beat(&mut self, held: usize, full: Option<&str>) {
         let mut request = self.heartbeat.beat_request();
         request.get().set_held(u32::try_from(held).unwrap_or(u32::MAX));
+        request.get().set_full(full.unwrap_or_default());
         let sent = clock::boottime();
         self.beats += 1;
         self.calls.spawn_local(async move {

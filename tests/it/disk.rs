@@ -89,3 +89,33 @@ fn a_pool_whose_disk_is_full_takes_nothing_new_and_ends_what_it_has() {
     assert_eq!(operator.run(["run", "echo fine"]).ok(), "fine\n");
     wait_until("a reserve is held again", || state.join("lab/reserve").exists());
 }
+
+#[test]
+fn a_worker_whose_disk_is_full_lives_and_takes_no_more_until_there_is_space() {
+    let site = Site::new();
+    let place = site.home("w1").path().to_owned();
+    let Some(small) = Small::mount(&place, 32) else {
+        skipped("a worker whose disk is full (needs root, and a kernel that lets it mount)");
+        return;
+    };
+    let mut cluster = Cluster::at(site);
+    cluster.join("w1", &["--slots", "2"]);
+    let operator = &cluster.operator;
+    let gate = cluster.site.path().join("gate");
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done; echo done; exit 3", gate.display());
+    let runs = operator.run(["submit", &wait]).ok().trim().to_owned();
+    wait_until("it runs", || operator.run(["show", &runs]).ok().contains("job 1: running"));
+
+    let filler = small.fill(1 << 20);
+
+    wait_until("the worker says that it is full", || operator.run(["workers"]).ok().contains(" full "));
+    let waits = operator.run(["submit", "echo later"]).ok().trim().to_owned();
+    let why = operator.run(["why", &waits]).ok();
+    assert!(why.contains("worker w1 has no space in ") && why.contains("1 MiB free"), "{why}");
+    std::fs::write(gate, "").unwrap();
+    assert_eq!(operator.run(["wait", &runs]).code, 3);
+
+    std::fs::remove_file(filler).unwrap();
+    assert_eq!(operator.run(["wait", &waits]).code, 0);
+    assert_eq!(operator.run(["logs", &waits]).ok(), "later\n");
+}

@@ -94,9 +94,9 @@ impl World {
             Up::Register(facts, carried) => self.pool_registers(connection, facts, carried),
             Up::Write(call, parts) => self.pool_writes(connection, call, parts),
             Up::Report(call, reports) => self.pool_is_told(connection, call, reports),
-            Up::Beat(call) => {
-                self.decide(move |pool, now| Answer::Lease(connection, call, pool.heartbeat(now, connection)))
-            }
+            Up::Beat(call) => self.decide(move |pool, now| {
+                Answer::Lease(connection, call, pool.heartbeat(now, connection, None))
+            }),
             Up::Drain(call) => self.decide(move |pool, _| {
                 pool.drain(connection);
                 Answer::Done(connection, call)

@@ -68,6 +68,7 @@ pub fn workers(workers: &[WorkerInfo]) -> Vec<Check> {
     let count = |state| workers.iter().filter(|worker| worker.state == state).count();
     let ready = count(WorkerState::Ready);
     let draining = count(WorkerState::Draining) + count(WorkerState::Drained);
+    let full = workers.iter().filter(|worker| worker.state == WorkerState::Full).take(NAMED_MAX);
     let (silent, away) = (count(WorkerState::Silent), count(WorkerState::Away));
     let mut checks: Vec<Check> = workers
         .iter()
@@ -89,6 +90,15 @@ pub fn workers(workers: &[WorkerInfo]) -> Vec<Check> {
         let words = format!("{} more are silent", silent - NAMED_MAX);
         checks.push(Check::fail("workers", words, "See: clusterctl workers"));
     }
+    checks.extend(full.map(|worker| {
+        let name = &worker.name;
+        let words = format!("{name} has no space on its disk, and takes no more jobs until there is");
+        Check::fail(
+            "workers",
+            words,
+            format!("On {name}: make room where jobs run, see clusterctl worker doctor"),
+        )
+    }));
     if ready > 0 {
         let others = [(draining, "draining"), (away, "away")];
         let others = others.iter().filter(|(count, _)| *count > 0);
@@ -255,6 +265,8 @@ mod tests {
         let checks = workers(&[worker("n2", WorkerState::Silent), ready]);
         assert_eq!((checks[0].verdict, checks[1].verdict), (Verdict::Fail, Verdict::Ok));
         assert_eq!(checks[0].words, "n2 is silent for 4m, holding 0 tasks");
+        let full = &workers(&[worker("n3", WorkerState::Full)])[0];
+        assert_eq!(full.words, "n3 has no space on its disk, and takes no more jobs until there is");
         let many: Vec<WorkerInfo> = (0..9).map(|n| worker(&format!("n{n}"), WorkerState::Silent)).collect();
         assert_eq!(workers(&many).last().unwrap().words, "4 more are silent");
     }

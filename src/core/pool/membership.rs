@@ -142,6 +142,7 @@ impl Pool {
         worker.grant(over);
         worker.hearing = Hearing::Heard;
         worker.intake = Intake::Open;
+        worker.full = None;
         worker.only_owner = only_owner;
         if let Some(old) = replaced.filter(|&old| old != connection) {
             self.connections.remove(&old);
@@ -242,12 +243,23 @@ impl Pool {
         self.active(fence).is_some_and(|active| active.worker == worker)
     }
 
-    /// A heartbeat came: every attempt there may run for another lease from when it was sent.
-    pub fn heartbeat(&mut self, now: Now, connection: ConnectionId) -> Option<Duration> {
+    /// A heartbeat came: every attempt there may run for another lease from when it was sent. A worker that is full gets
+    /// nothing until it says that it is not.
+    pub fn heartbeat(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        full: Option<String>,
+    ) -> Option<Duration> {
         self.heard(now, connection);
         let id = *self.connections.get(&connection)?;
         let over = now.at + self.timing.over_after(self.timing.lease);
-        self.workers.get_mut(&id)?.grant(over);
+        let worker = self.workers.get_mut(&id)?;
+        worker.grant(over);
+        if worker.full != full {
+            worker.full = full;
+            self.refresh_offer(id);
+        }
         Some(self.timing.lease)
     }
 

@@ -250,7 +250,7 @@ impl Pool {
         let mut load = Load { newest: self.counters.job, ..Load::default() };
         for worker in self.workers.values() {
             match worker.shown_state() {
-                WorkerState::Ready | WorkerState::Draining | WorkerState::Drained => {
+                WorkerState::Ready | WorkerState::Draining | WorkerState::Drained | WorkerState::Full => {
                     load.workers += 1;
                     load.slots += worker.slots();
                     load.used += u32::try_from(worker.active.len()).unwrap_or(u32::MAX);
@@ -366,6 +366,15 @@ impl Pool {
         if let Some(worker) = drained.filter(|_| fitting == 0) {
             let name = &worker.state.name;
             return format!("the workers that fit are drained (clusterctl workers resume {name})");
+        }
+        let full = self.workers.values().find(|worker| {
+            worker.full.is_some() && worker.connection.is_some() && constraint.matches(&worker.labels())
+        });
+        if let Some((worker, place)) =
+            full.filter(|_| fitting == 0).and_then(|worker| Some((worker, worker.full.as_ref()?)))
+        {
+            let name = &worker.state.name;
+            return format!("worker {name} has no space in {place}: it takes no more jobs until there is");
         }
         if workers == 0 {
             return "no worker is connected".to_owned();

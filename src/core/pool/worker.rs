@@ -22,6 +22,8 @@ pub struct Worker {
     pub(super) leases_over: Option<Timestamp>,
     pub(super) hearing: Hearing,
     pub(super) intake: Intake,
+    /// Where it has no room for more, as it says itself.
+    pub(super) full: Option<String>,
     /// When what it has is ended, if it is drained until then.
     pub(super) evicts_at: Option<Timestamp>,
     pub(super) only_owner: Option<String>,
@@ -60,6 +62,7 @@ impl Worker {
             leases_over: None,
             hearing: Hearing::Away,
             intake: Intake::Open,
+            full: None,
             evicts_at: None,
             only_owner: None,
             recalls_at: None,
@@ -77,6 +80,7 @@ impl Worker {
         self.connection.is_some()
             && self.hearing == Hearing::Heard
             && self.intake == Intake::Open
+            && self.full.is_none()
             && self.state.drain.is_none()
             && self.state.validity == Validity::Standing
     }
@@ -105,6 +109,7 @@ impl Worker {
         match (self.hearing, self.connection) {
             (Hearing::Silent, _) => view::WorkerState::Silent,
             (Hearing::Away, _) | (Hearing::Heard, None) => view::WorkerState::Away,
+            (Hearing::Heard, Some(_)) if takes && self.full.is_some() => view::WorkerState::Full,
             (Hearing::Heard, Some(_)) if takes => view::WorkerState::Ready,
             (Hearing::Heard, Some(_)) if self.active.is_empty() => view::WorkerState::Drained,
             (Hearing::Heard, Some(_)) => view::WorkerState::Draining,

@@ -79,6 +79,7 @@ prop_compose! {
             WorkerState::Ready,
             WorkerState::Draining,
             WorkerState::Drained,
+            WorkerState::Full,
             WorkerState::Silent,
             WorkerState::Away,
         ]),

@@ -62,10 +62,10 @@ fn with_retries_another_attempt_starts_when_lease_and_grace_are_over_and_not_bef
     world.turn();
 
     for _ in 0..7 {
-        world.pool.heartbeat(world.now, second_worker);
+        world.pool.heartbeat(world.now, second_worker, None);
         assert_eq!(started(&world.pass(10)), []);
     }
-    world.pool.heartbeat(world.now, second_worker);
+    world.pool.heartbeat(world.now, second_worker, None);
     let again = started(&world.pass(6));
 
     assert_eq!(again.len(), 1);
@@ -113,4 +113,23 @@ fn a_worker_that_leaves_says_nothing_of_what_its_copy_runs() {
     world.turn();
 
     assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
+fn a_worker_without_space_gets_nothing_until_it_has_some_and_why_names_the_place() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 2);
+    world.pool.heartbeat(world.now, connection, Some("/work (3 MiB free)".into()));
+    let job = world.submit(JobSpec::new("true"));
+    assert_eq!(started(&world.turn()), []);
+    let why = world.pool.why(world.now, &world.viewer(), job, 0).unwrap();
+    assert_eq!(
+        why.text,
+        "worker w1 has no space in /work (3 MiB free): it takes no more jobs until there is"
+    );
+    assert_eq!(world.pool.workers[&id].shown_state(), crate::core::view::WorkerState::Full);
+
+    world.pool.heartbeat(world.now, connection, None);
+
+    assert_eq!(started(&world.turn()).len(), 1);
 }

@@ -134,7 +134,7 @@ fn an_attempt_of_an_earlier_boot_lapses_although_its_worker_was_silent_and_is_he
     let mut world = World::new();
     let (job, connection) = rebooted(&mut world, JobSpec::new("true"));
     world.pass(20);
-    world.pool.heartbeat(world.now, connection);
+    world.pool.heartbeat(world.now, connection, None);
     assert_eq!(world.state(job), Some(TaskState::Unknown));
 
     world.pass(60);
