@@ -37,7 +37,7 @@ use super::launch::Inherited;
 use super::packet::ToKeeper;
 use super::run_as::JobUser;
 use super::workspace::{self, Workspaces};
-use super::{clock, detach, facts, launch, limit, signal, tree};
+use super::{cgroup, clock, detach, facts, launch, limit, signal, tree};
 
 /// Where an executor listens, below its directory.
 pub(super) const SOCKET: &str = "executor.sock";
@@ -127,6 +127,8 @@ struct Executor {
     listener: UnixListener,
     agent: Option<Agent>,
     keepers: Keepers,
+    /// Left with us, where it could be made.
+    _cgroup: Option<cgroup::Own>,
     attempts: BTreeMap<Fence, Attempt>,
     /// For a slot, in the order in which they came.
     waiting: VecDeque<Fence>,
@@ -181,6 +183,7 @@ impl Executor {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         let incarnation = Incarnation(u64::from_le_bytes(seed));
+        let cgroup = cgroup::Own::enter(&options.directory, incarnation);
         let credentials = options.run_as.as_ref().map(|user| user.credentials.clone());
         let workspaces = Workspaces::open(&options.work_directory, credentials.as_ref())
             .with_context(|| format!("cannot make workspaces in {}", options.work_directory.display()))?;
@@ -200,6 +203,7 @@ impl Executor {
             listener,
             agent: None,
             keepers: Keepers::new(lock, files, credentials),
+            _cgroup: cgroup,
             attempts: BTreeMap::new(),
             waiting: VecDeque::new(),
             slots: usize::MAX,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
+use super::cgroup;
 use crate::core::label::Labels;
 
 /// Of the machine's present boot.
@@ -18,13 +19,17 @@ pub fn hostname() -> String {
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
-/// Processors that this process may use.
+/// Processors that this process may use, by its affinity and by its control group's quota.
 pub fn cpus() -> u32 {
     std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX))
 }
 
-/// Memory of the machine, in bytes.
+/// Memory of the machine, or what our control group may use of it, in bytes.
 pub fn memory_bytes() -> u64 {
+    machine_memory_bytes().min(cgroup::memory_limit().unwrap_or(u64::MAX))
+}
+
+fn machine_memory_bytes() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     total.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)

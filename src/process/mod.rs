@@ -3,6 +3,7 @@
 //! The only unsafe code of the program is here. Nothing here knows of a pool: an executor is told fences and launches.
 #![allow(unsafe_code)]
 
+mod cgroup;
 pub mod clock;
 pub mod detach;
 pub mod executor;

@@ -1,7 +1,7 @@
 //! An attempt that has ended has left no process, whatever it did, and whoever was killed.
 
 use crate::census;
-use crate::cluster::{Cluster, Home, kill, wait_until};
+use crate::cluster::{Cluster, Home, kill, skipped, wait_until};
 
 /// Starts processes that do all they can to stay: each with this mark in its environment.
 const STAYERS: &str = "
@@ -79,6 +79,49 @@ fn the_death_of_an_executor_leaves_no_process_behind_and_is_told() {
     assert_eq!(cluster.operator.run(["wait", &id]).code, 125);
     wait_until("none is left", || census::carrying(&mark).is_empty());
     assert_eq!(cluster.operator.run(["run", "echo the worker goes on"]).ok(), "the worker goes on\n");
+}
+
+#[test]
+fn the_death_of_executor_and_keepers_at_once_leaves_no_process_behind_where_there_are_cgroups() {
+    if !may_make_cgroups() {
+        skipped("the death of executor and keepers at once (needs root and cgroup v2)");
+        return;
+    }
+    let mut cluster = Cluster::start();
+    cluster.join("w1", &[]);
+    // It has nothing in its environment and is nobody's child: only its control group tells whose it is.
+    let seconds = format!("{}", 1_000_000_000 + std::process::id());
+    let script = format!("env -i setsid -f sleep {seconds}; sleep {seconds}");
+    let id = cluster.operator.run(["submit", &script]).ok();
+    wait_until("both sleep", || census::commanded(&["sleep", &seconds]).len() == 2);
+    let executor = cluster.site.detached("executor")[0];
+    let mut all = census::children(executor);
+    all.push(executor);
+
+    // Nobody is to notice the death of another.
+    all.iter().for_each(|&pid| kill(pid, libc::SIGSTOP));
+    all.iter().for_each(|&pid| kill(pid, libc::SIGKILL));
+
+    assert_eq!(cluster.operator.run(["wait", id.trim()]).code, 125);
+    wait_until("none is left", || census::commanded(&["sleep", &seconds]).is_empty());
+    assert_eq!(cluster.operator.run(["run", "echo the worker goes on"]).ok(), "the worker goes on\n");
+}
+
+/// Whether a group can be made where we are in the unified hierarchy, as an executor does.
+fn may_make_cgroups() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let mount =
+        mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+    let group = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let Some((mount, group)) = mount.zip(group) else { return false };
+    let trial =
+        std::path::Path::new(mount).join(group).join(format!("clusterctl-trial-{}", std::process::id()));
+    std::fs::create_dir(&trial).is_ok_and(|()| {
+        let kills = trial.join("cgroup.kill").exists();
+        std::fs::remove_dir(&trial).unwrap();
+        kills
+    })
 }
 
 #[test]

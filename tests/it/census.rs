@@ -15,6 +15,17 @@ pub fn carrying(variable: &str) -> Vec<i32> {
         .collect()
 }
 
+/// Processes with these arguments, of whatever they carry nothing.
+pub fn commanded(arguments: &[&str]) -> Vec<i32> {
+    let wanted: String = arguments.iter().map(|argument| format!("{argument}\0")).collect();
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+    })
+    .collect()
+}
+
 /// Whether a process is there and not a zombie.
 pub fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
