@@ -1,7 +1,7 @@
 //! `worker join` and `worker doctor`: the command line of an agent, and which pool it is for.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
@@ -10,6 +10,7 @@ use super::serve::{HANDOVER, LOOK_AGAIN, PORT, find_root, worker_log};
 use super::{Global, StateArgs, block_on, internal, timing};
 use crate::client::Manner;
 use crate::client::commands::{context, tell_done};
+use crate::client::duration;
 use crate::client::error::Failure;
 use crate::core::checkup::Check;
 use crate::core::id::Name;
@@ -19,7 +20,7 @@ use crate::core::membership::SubmitterTrust;
 use crate::core::refusal::Refusal;
 use crate::net::dial::{self, Route};
 use crate::process::run_as::JobUser;
-use crate::process::{detach, facts, title};
+use crate::process::{detach, facts, first, title};
 use crate::store::place::{self, Endpoint, StateRoot};
 use crate::worker::{self, DoctorOptions, Ending, JoinError, JoinMode, JoinOptions, PoolAddress, RootJobs};
 
@@ -55,6 +56,9 @@ pub(super) struct JoinArgs {
     /// Run jobs as root
     #[arg(long, conflicts_with = "run_as")]
     allow_root: bool,
+    /// After SIGTERM, end what still runs, so that all is over within this; in a container 8s
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    stop_within: Option<Duration>,
     #[arg(long, hide = true, value_name = "DIR")]
     local_state: Option<PathBuf>,
 }
@@ -138,6 +142,7 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
         run_as: run_as.map_err(|error| Failure::new("usage", format!("{error:#}")))?.flatten(),
         root: if args.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
         mode: if background { JoinMode::Background } else { JoinMode::Foreground },
+        stop_within: args.stop_within.or_else(|| first::is_first().then_some(timing().container_stop)),
         timing: timing(),
         proxies: global.proxies()?,
     };

@@ -354,6 +354,14 @@ impl Agent {
         self.exit_if_done();
     }
 
+    /// Kills everything that runs, if it is being stopped.
+    pub fn kill(&mut self) {
+        let living =
+            |(fence, here): (&Fence, &Here)| matches!(here, Here::Given | Here::Running).then_some(*fence);
+        let living: Vec<Fence> = self.attempts.iter().filter_map(living).collect();
+        living.into_iter().for_each(|fence| self.tell(ToExecutor::End { fence, how: Cancel::Kill }));
+    }
+
     /// The pool does not know this worker any more: everything is ended and nothing is kept.
     pub fn forsake(&mut self) {
         self.intent = Intent::Forsaken;
@@ -687,6 +695,18 @@ mod tests {
 
         assert!(agent.poll_effects().contains(&AgentEffect::Exit));
         assert_eq!(agent.carried().ended, [fence()]);
+    }
+
+    #[test]
+    fn when_the_time_is_over_what_still_runs_is_killed() {
+        let mut agent = running();
+        agent.stop();
+        agent.poll_effects();
+
+        agent.kill();
+
+        let kill = ToExecutor::End { fence: fence(), how: Cancel::Kill };
+        assert_eq!(agent.poll_effects(), [AgentEffect::Tell(kill)]);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Timing {
     pub dial_connect: Duration,
     /// From accept to a proven identity.
     pub handshake: Duration,
+    /// As first process of a container, a worker has ended so long after it was asked to; its runtime kills it after 10 s.
+    pub container_stop: Duration,
     /// A worker is handed about so much work beyond its slots, by how long a job's tasks took so far.
     pub prefetch: Duration,
     /// What waits at a worker for so long is asked back.
@@ -60,6 +62,7 @@ impl Default for Timing {
             dial_pause_refused: seconds(30),
             dial_connect: seconds(3),
             handshake: seconds(5),
+            container_stop: seconds(8),
             prefetch: Duration::from_millis(200),
             recall_after: seconds(1),
         }
@@ -92,6 +95,7 @@ impl Timing {
             dial_pause_refused: s(self.dial_pause_refused),
             dial_connect: s(self.dial_connect),
             handshake: s(self.handshake),
+            container_stop: s(self.container_stop),
             prefetch: s(self.prefetch),
             recall_after: s(self.recall_after),
         }

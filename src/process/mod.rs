@@ -9,6 +9,7 @@ pub mod detach;
 pub mod executor;
 pub mod executor_client;
 pub mod facts;
+pub mod first;
 pub mod inspect;
 mod journal;
 pub mod keeper;

@@ -1,16 +1,18 @@
 //! The agent's loop: one link at a time to the pool, one executor, and the decisions of `core::agent` between them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::identity::{Home, Identity};
 use super::options::{JoinMode, JoinOptions};
 use super::registration::{self, ANOTHER_TOKEN, Membership, RegisterFailure, UNKNOWN_KEY};
+use super::room;
 use super::service::{Leaving, Order};
-use super::signals::{Asked, Signals};
+use super::signals::{Asked, Patience, Signals};
 use super::uplink::{Answer, Haste, Uplink};
 use super::{JoinError, pause};
 use crate::core::agent::{Agent, AgentEffect};
@@ -24,7 +26,7 @@ use crate::core::time::Timestamp;
 use crate::net::key::KeyFile;
 use crate::process::executor::ExecutorOptions;
 use crate::process::executor_client::{ExecutorLine, connect_or_start};
-use crate::process::{JournalOf, clock, facts, forget_journals, read_journals};
+use crate::process::{JournalOf, clock, facts, first, forget_journals, read_journals};
 use crate::say::{greet, say};
 
 /// An executor that says no welcome so often speaks another language.
@@ -72,6 +74,8 @@ pub(super) struct Driver {
     agent: Agent,
     line: ExecutorLine,
     signals: Signals,
+    /// As first process of a container.
+    _reaper: Option<AbortOnDropHandle<()>>,
     announced: bool,
 }
 
@@ -89,7 +93,14 @@ enum Event {
 
 impl Driver {
     pub(super) async fn open(options: JoinOptions, identity: Identity, home: Home) -> anyhow::Result<Self> {
-        let signals = Signals::take()?;
+        let patience = Patience { within: options.stop_within, term_grace: options.timing.term_grace };
+        let signals = Signals::take(patience)?;
+        let reaper = first::is_first().then(|| {
+            AbortOnDropHandle::new(tokio::task::spawn_local(async {
+                let Err(error) = first::reap_orphans().await;
+                tracing::warn!(%error, "orphans are not reaped");
+            }))
+        });
         let (line, incarnation, held) = meet_executor(&options, &home).await?;
         let agent = Agent::new(incarnation, held, options.slots);
         Ok(Self {
@@ -99,6 +110,7 @@ impl Driver {
             agent,
             line,
             signals,
+            _reaper: reaper,
             announced: false,
         })
     }
@@ -251,7 +263,8 @@ impl Driver {
                         tracing::warn!("the pool is not heard any more");
                         return Ok(());
                     }
-                    self.look_for_room();
+                    let places = [self.executor_directory(), self.options.work_directory.clone()];
+                    self.agent.set_full(room::look(&places, self.agent.full()));
                     membership.uplink.beat(self.agent.living(), self.agent.full());
                     self.renew_key_if_wanted(&membership);
                 }
@@ -259,19 +272,6 @@ impl Driver {
                 Event::Asked(asked) => self.obey(asked)?,
             }
         }
-    }
-
-    /// Looks whether there is room for the output and the workspaces of more jobs. What runs goes on: its output waits, or
-    /// is marked as cut short.
-    fn look_for_room(&mut self) {
-        let places = [self.executor_directory(), self.options.work_directory.clone()];
-        let full = places.iter().find_map(|place| no_room(place));
-        match (self.agent.full(), &full) {
-            (None, Some(place)) => tracing::warn!("no space in {place}: takes no more jobs until there is"),
-            (Some(place), None) => tracing::info!("there is space again where there was none, in {place}"),
-            (None, None) | (Some(_), Some(_)) => {}
-        }
-        self.agent.set_full(full);
     }
 
     /// Somebody has made another key: the pool takes it for the present one and cuts the line, which is then made anew
@@ -366,6 +366,13 @@ impl Driver {
                 }
                 self.agent.stop();
             }
+            Asked::Kill => {
+                if speaks && left > 0 {
+                    say!("killing: {left} did not end");
+                }
+                self.agent.stop();
+                self.agent.kill();
+            }
             Asked::GoNow => {
                 if speaks && left > 0 {
                     say!("leaving: {left} are still being ended");
@@ -448,15 +455,6 @@ impl Driver {
             );
         }
     }
-}
-
-/// A place without room for more, as people read it. One that cannot be asked shows what is wrong when it is used.
-fn no_room(place: &Path) -> Option<String> {
-    let (free, total) = facts::room(place).ok()?;
-    let is_full = free < limits::WORKER_DISK_FREE_BYTES.min(total / 20);
-    let mut name = place.display().to_string();
-    name.truncate(name.floor_char_boundary(limits::PATH_SHOWN_BYTES_MAX / 2));
-    is_full.then(|| format!("{name} ({} MiB free)", free >> 20))
 }
 
 fn executor_directory(home: &Home) -> PathBuf {

@@ -9,6 +9,7 @@ mod known_pools;
 mod options;
 mod registration;
 mod renewal;
+mod room;
 mod service;
 mod signals;
 mod uplink;

@@ -1,6 +1,7 @@
 //! How a worker is started.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::core::id::Name;
 use crate::core::label::Labels;
@@ -37,6 +38,8 @@ pub struct JoinOptions {
     pub root: RootJobs,
     /// Whether a person watches it.
     pub mode: JoinMode,
+    /// How long it takes to end once it was asked to; none: as long as what runs takes.
+    pub stop_within: Option<Duration>,
     /// Durations.
     pub timing: Timing,
     /// What may be between it and its pool.

@@ -71,9 +71,13 @@ impl Executor {
     }
 
     fn start_job(&mut self, n: u32, script: &str) {
+        self.start_by(1, n, script);
+    }
+
+    fn start_by(&mut self, dial: u64, n: u32, script: &str) {
         self.tell(&ToExecutor::Start(Launch {
             fence: fence(n),
-            dial: 1,
+            dial,
             script: script.into(),
             args: Vec::new(),
             env: Vec::new(),
@@ -136,7 +140,11 @@ fn what_waits_does_not_begin_once_the_pool_was_not_heard_for_too_long() {
     let mut executor = Executor::start();
     let seen = executor.path("seen");
     executor.begins(8, clock::boottime());
+    executor.tell(&ToExecutor::Dial(1));
     executor.start_job(1, &format!("touch {seen}"));
+    // When this is refused, whatever may begin has begun.
+    executor.start_by(0, 9, "true");
+    assert_eq!(executor.hear(), FromExecutor::Refused(fence(9)));
 
     executor.tell(&ToExecutor::TakeBack(fence(1)));
 
@@ -171,6 +179,9 @@ fn what_waits_is_given_back_what_runs_is_not_and_what_was_given_back_may_come_ag
 
     std::fs::write(&gate, "").unwrap();
     assert_eq!(executor.ends(), fence(1));
+    executor.start_job(3, "true");
+    assert_eq!(executor.hear(), FromExecutor::Started(fence(3)));
+    assert_eq!(executor.ends(), fence(3));
     executor.start_job(2, "true");
     assert_eq!(executor.hear(), FromExecutor::Started(fence(2)));
     assert_eq!(executor.ends(), fence(2));

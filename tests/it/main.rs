@@ -10,6 +10,7 @@ mod census;
 mod cluster;
 mod command_line;
 mod connect_proxy;
+mod container;
 mod disk;
 mod doctor;
 mod documents;
