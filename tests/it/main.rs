@@ -31,6 +31,7 @@ mod queue;
 mod registration;
 mod renewal;
 mod roles;
+mod rounds;
 mod schema;
 mod session;
 mod tap;

@@ -1,0 +1,295 @@
+//! A steady load of jobs whose every start, byte and end is known beforehand, and the check of what became of them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use crate::census;
+use crate::cluster::{Cluster, Home, Process, wait_for, wait_until};
+
+/// Tasks of an array.
+const TASKS: u32 = 12;
+
+/// What of the load may have been lost with what was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MayBeLost {
+    None,
+    /// What one keeper kept.
+    OneEachRound,
+    /// All that ran.
+    WhatRuns,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Its tasks exit by their number.
+    Array,
+    /// It waits for its gate.
+    Long,
+}
+
+pub(super) struct Load {
+    client: Home,
+    directory: PathBuf,
+    mark: String,
+    seed: u64,
+    random: u64,
+    jobs: BTreeMap<String, Kind>,
+    /// Ends that were seen before, as they were told then.
+    seen: BTreeMap<String, String>,
+    submitting: Option<Process>,
+    following: Option<Process>,
+    rounds: u32,
+    what: String,
+}
+
+/// A number that was given by the environment.
+pub(super) fn number(name: &str) -> Option<u32> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+impl Load {
+    pub(super) fn new(cluster: &Cluster, what: &str) -> Self {
+        let seed = number("CLUSTERCTL_ROUNDS_SEED").unwrap_or_else(|| std::process::id() ^ 0x5eed);
+        Self {
+            client: cluster.client("ann"),
+            directory: cluster.site.path().to_owned(),
+            mark: format!("MARK=rounds-{what}-{}", std::process::id()),
+            seed: u64::from(seed),
+            random: u64::from(seed) + 1,
+            jobs: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            submitting: None,
+            following: None,
+            rounds: 0,
+            what: what.to_owned(),
+        }
+    }
+
+    /// The next number, by xorshift.
+    fn random(&mut self, below: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        usize::try_from(self.random % below as u64).unwrap()
+    }
+
+    pub(super) fn pick(&mut self, of: &[i32]) -> i32 {
+        assert!(!of.is_empty(), "there is something to kill");
+        of[self.random(of.len())]
+    }
+
+    fn ledger(&self) -> PathBuf {
+        self.directory.join("ledger")
+    }
+
+    fn array_script(&self) -> String {
+        let ledger = self.ledger();
+        format!(
+            "echo $CLUSTERCTL_JOB.$CLUSTERCTL_TASK >> {}; for i in {{1..60}}; do echo $CLUSTERCTL_JOB.$CLUSTERCTL_TASK line $i; \
+             [ $((i % 20)) = 0 ] && sleep 0.00$((CLUSTERCTL_TASK % 9 + 1)); done; exit $((CLUSTERCTL_TASK % 3))",
+            ledger.display()
+        )
+    }
+
+    fn expected(task: &str) -> String {
+        (1..=60).map(|line| format!("{task} line {line}\n")).collect()
+    }
+
+    fn submit(&mut self, args: &[&str], kind: Kind) {
+        let args = [&["submit", "--env", &self.mark], args].concat();
+        let done = self.client.command(args).output().unwrap();
+        let id = String::from_utf8(done.stdout).unwrap().trim().to_owned();
+        assert!(done.status.success() && !id.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+        self.acknowledged(id, kind);
+    }
+
+    fn acknowledged(&mut self, id: String, kind: Kind) {
+        assert_eq!(self.jobs.insert(id.clone(), kind), None, "job {id} is told twice");
+    }
+
+    /// An array, and every other round a job that lives through the rounds until the end.
+    pub(super) fn submit_round(&mut self) {
+        self.rounds += 1;
+        let script = self.array_script();
+        self.submit(&["--array", &format!("0-{}", TASKS - 1), &script], Kind::Array);
+        if self.rounds % 40 == 1 {
+            let script = self.long_script();
+            self.submit(&[&script], Kind::Long);
+        }
+    }
+
+    fn long_script(&self) -> String {
+        let (ledger, gate) = (self.ledger(), self.directory.join("gate"));
+        format!(
+            "echo $CLUSTERCTL_JOB.$CLUSTERCTL_TASK >> {}; echo begun; until [ -e {} ]; do sleep 0.02; done; \
+             echo done; exit 9",
+            ledger.display(),
+            gate.display()
+        )
+    }
+
+    fn starts(&self) -> Vec<String> {
+        let ledger = std::fs::read_to_string(self.ledger()).unwrap_or_default();
+        ledger.lines().map(str::to_owned).collect()
+    }
+
+    /// Until some more tasks have started, or all have.
+    pub(super) fn wait_for_some_starts(&mut self) {
+        let wanted = self.starts().len() + self.random(TASKS as usize);
+        let all = self.jobs.values().map(|kind| if *kind == Kind::Array { TASKS as usize } else { 1 }).sum();
+        // What was lost before it began never starts.
+        let newest = self.jobs.keys().map(|id| id.parse::<u32>().unwrap()).max().unwrap().to_string();
+        wait_until("some tasks have started", || {
+            self.starts().len() >= wanted.min(all) || self.client.job(&newest)["ended"].is_string()
+        });
+    }
+
+    pub(super) fn begin_submit(&mut self) {
+        let script = self.array_script();
+        let array = format!("0-{}", TASKS - 1);
+        let mut command = self.client.command(["submit", "--env", &self.mark, "--array", &array, &script]);
+        self.submitting = Some(Process::start(command.stdout(Stdio::piped()).stderr(Stdio::null())));
+        if self.random(2) == 0 {
+            self.wait_for_some_starts();
+        }
+    }
+
+    pub(super) fn end_submit(&mut self) {
+        let mut submitting = self.submitting.take().expect("a submit was begun");
+        let id = wait_for("the submit is acknowledged", || {
+            submitting.ended().map(|code| (code, std::io::read_to_string(submitting.stdout()).unwrap()))
+        });
+        // One that comes to a closed door is not acknowledged.
+        match id.0 {
+            0 => self.acknowledged(id.1.trim().to_owned(), Kind::Array),
+            code => assert_eq!((code, id.1.as_str()), (4, "")),
+        }
+    }
+
+    /// A client runs a job that lives through the rounds, and is to see all of it.
+    pub(super) fn follow_from_now_on(&mut self) {
+        if self.following.is_none() {
+            let script = format!("echo followed >> {}; {}", self.ledger().display(), self.long_script());
+            let mut command = self.client.command(["run", "--env", &self.mark, &script]);
+            self.following = Some(Process::start(command.stdout(Stdio::piped()).stderr(Stdio::null())));
+            wait_until("what is followed has started", || {
+                self.starts().iter().any(|line| line == "followed")
+            });
+        }
+    }
+
+    /// A client that follows its job is killed at some moment.
+    pub(super) fn run_and_kill_the_client(&mut self) {
+        let script = self.array_script();
+        let array = format!("0-{}", TASKS - 1);
+        let before = self.newest();
+        let mut command = self.client.command(["run", "--env", &self.mark, "--array", &array, &script]);
+        let client = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        let id = wait_for("the job is there", || Some(self.newest()).filter(|newest| *newest > before));
+        self.acknowledged(id.to_string(), Kind::Array);
+        self.wait_for_some_starts();
+        client.kill();
+    }
+
+    fn newest(&self) -> u32 {
+        let jobs = self.client.run(["jobs", "--output", "json"]).ok();
+        let jobs: serde_json::Value = serde_json::from_str(&jobs).unwrap();
+        jobs.as_array()
+            .unwrap()
+            .iter()
+            .map(|job| u32::try_from(job["id"].as_u64().unwrap()).unwrap())
+            .max()
+            .unwrap()
+    }
+
+    /// What has ended is told now as it will be told for ever.
+    pub(super) fn look_at_what_has_ended(&mut self) {
+        let unseen: Vec<String> =
+            self.jobs.keys().filter(|id| !self.seen.contains_key(*id)).cloned().collect();
+        for id in unseen {
+            let job = self.client.job(&id);
+            if job["ended"].is_string() {
+                self.seen.insert(id, job.to_string());
+            }
+        }
+    }
+
+    /// Lets all of it end, and checks what became of it.
+    pub(super) fn finish(mut self, lost: MayBeLost) {
+        std::fs::write(self.directory.join("gate"), "").unwrap();
+        let words = format!("seed {}", self.seed);
+        let all: Vec<(String, Kind)> = self.jobs.iter().map(|(id, kind)| (id.clone(), *kind)).collect();
+        let mut lost_tasks = 0;
+        for (id, kind) in &all {
+            wait_until(&format!("job {id} has ended ({words})"), || self.client.job(id)["ended"].is_string());
+            lost_tasks += match kind {
+                Kind::Array => (0..TASKS).map(|n| self.check_task(&format!("{id}.{n}"), n % 3)).sum(),
+                Kind::Long => self.check_long(id),
+            };
+        }
+        if let Some(mut follower) = self.following.take() {
+            let code = follower.wait();
+            let output = std::io::read_to_string(follower.stdout()).unwrap();
+            assert_eq!((code, output.as_str()), (9, "begun\ndone\n"), "what was followed ({words})");
+        }
+        // Nothing may be left of what has ended; one moment is for what a killed keeper left.
+        if lost == MayBeLost::None {
+            census::assert_none(&self.mark);
+        } else {
+            wait_until("nothing is left", || census::carrying(&self.mark).is_empty());
+        }
+        let starts = self.starts();
+        let mut once = starts.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), starts.len(), "a task started twice ({words})");
+        self.look_at_what_has_ended();
+        for (id, before) in &self.seen {
+            assert_eq!(self.client.job(id).to_string(), *before, "the end of job {id} has changed ({words})");
+        }
+        let bound = match lost {
+            MayBeLost::None => 0,
+            MayBeLost::OneEachRound => self.rounds,
+            MayBeLost::WhatRuns => self.rounds * TASKS * 2,
+        };
+        assert!(lost_tasks <= bound, "{lost_tasks} tasks are lost ({words})");
+        println!(
+            "{}: {} rounds of kill -9, {} jobs acknowledged, {} starts, {lost_tasks} tasks told as lost; not ended 0, \
+             started twice 0, outcomes changed 0, output not exact 0, processes left 0",
+            self.what,
+            self.rounds,
+            all.len(),
+            starts.len(),
+        );
+    }
+
+    /// Whether it was lost, in which case what there is of its output is its beginning.
+    fn check_task(&self, task: &str, exit: u32) -> u32 {
+        let shown = self.client.job(task);
+        let (output, expected) = (self.client.run(["logs", task]).stdout, Self::expected(task));
+        if shown["outcome"] == "lost" {
+            return self.check_lost(task, &shown, &output, &expected);
+        }
+        assert_eq!(shown["exit"], exit, "task {task}, seed {}: {shown}", self.seed);
+        assert_eq!(output, expected, "task {task}, seed {}", self.seed);
+        0
+    }
+
+    fn check_long(&self, id: &str) -> u32 {
+        let shown = self.client.job(id);
+        let output = self.client.run(["logs", id]).stdout;
+        if shown["outcome"] == "lost" {
+            return self.check_lost(id, &shown, &output, "begun\ndone\n");
+        }
+        assert_eq!((&shown["exit"], output.as_str()), (&9.into(), "begun\ndone\n"), "{shown}");
+        0
+    }
+
+    fn check_lost(&self, task: &str, shown: &serde_json::Value, output: &str, expected: &str) -> u32 {
+        let reason = shown["reason"].as_str().unwrap_or_default();
+        assert!(!reason.is_empty(), "task {task} is lost without a reason: {shown}");
+        assert!(expected.starts_with(output), "task {task} wrote something else: {output}");
+        1
+    }
+}
