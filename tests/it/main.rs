@@ -19,6 +19,7 @@ mod first_minute;
 mod golden;
 mod hostile;
 mod hostile_jobs;
+mod install;
 mod matrix;
 mod membership;
 mod nat;

@@ -23,7 +23,7 @@ struct Rounds {
 impl Rounds {
     fn new(what: &str) -> Self {
         let mut cluster = Cluster::start();
-        cluster.join("w1", &["--slots", "6"]);
+        cluster.join("w1", &["--slots", "12"]);
         let load = Load::new(&cluster, what);
         Self { cluster, load, count: load::number("CLUSTERCTL_ROUNDS").unwrap_or(ROUNDS) }
     }
@@ -67,7 +67,7 @@ fn whenever_the_agent_is_killed_each_task_ends_once_with_all_of_its_output() {
             None => rounds.cluster.worker(0).signal(libc::SIGKILL),
         }
         let home = rounds.cluster.site.home("w1");
-        agent = Some(join(&home, &rounds.cluster.address, "w1", &["--slots", "6"]));
+        agent = Some(join(&home, &rounds.cluster.address, "w1", &["--slots", "12"]));
     });
 }
 
