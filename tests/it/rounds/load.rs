@@ -149,7 +149,8 @@ impl Load {
         let script = self.array_script();
         let array = format!("0-{}", TASKS - 1);
         let mut command = self.client.command(["submit", "--env", &self.mark, "--array", &array, &script]);
-        self.submitting = Some(Process::start(command.stdout(Stdio::piped()).stderr(Stdio::null())));
+        let words = std::fs::File::create(self.directory.join("submit.log")).unwrap();
+        self.submitting = Some(Process::start(command.stdout(Stdio::piped()).stderr(words)));
         if self.random(2) == 0 {
             self.wait_for_some_starts();
         }
@@ -163,7 +164,10 @@ impl Load {
         // One that comes to a closed door is not acknowledged.
         match id.0 {
             0 => self.acknowledged(id.1.trim().to_owned(), Kind::Array),
-            code => assert_eq!((code, id.1.as_str()), (4, "")),
+            code => {
+                let words = std::fs::read_to_string(self.directory.join("submit.log")).unwrap();
+                assert_eq!((code, id.1.as_str()), (4, ""), "{words}");
+            }
         }
     }
 
