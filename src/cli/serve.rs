@@ -244,7 +244,12 @@ fn open_failure(error: &anyhow::Error, options: &ServeOptions) -> Failure {
         return Failure::new("port-in-use", format!("{error}: {}{by}", os_words(io)))
             .hint("--listen HOST:PORT");
     }
-    Failure::new("pool-failed", format!("{error:#}"))
+    // Whoever opens a file of the state says only what the system said.
+    let words = match io.filter(|_| error.chain().count() == 1) {
+        Some(io) => format!("the store cannot be read or written: {}", os_words(io)),
+        None => format!("{error:#}"),
+    };
+    Failure::new("pool-failed", words)
 }
 
 /// A private pool's own worker: an agent in the background, found again by its lock.

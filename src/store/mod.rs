@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use crate::core::id::{Epoch, JobId, RequestId, TaskId};
 use crate::core::pool::{Batch, Effect};
 use crate::core::record::{HistoryItem, Record};
+use crate::core::refusal::os_words;
 use crate::core::time::{Timestamp, WallTime};
 use crate::core::view::TaskState;
 use crate::wire;
@@ -166,10 +167,10 @@ pub enum StoreError {
     #[error("the store was written by a later version (schema {0})")]
     TooNew(i64),
     /// SQLite's own.
-    #[error("database: {0}")]
+    #[error("the store's database: {0}")]
     Database(#[from] rusqlite::Error),
     /// The operating system's own.
-    #[error("{0}")]
+    #[error("the store cannot be read or written: {}", os_words(.0))]
     Io(#[from] std::io::Error),
 }
 

@@ -139,7 +139,8 @@ impl Load {
         let wanted = self.starts().len() + self.random(TASKS as usize);
         let all = self.jobs.values().map(|kind| if *kind == Kind::Array { TASKS as usize } else { 1 }).sum();
         // What was lost before it began never starts.
-        let newest = self.jobs.keys().map(|id| id.parse::<u32>().unwrap()).max().unwrap().to_string();
+        let arrays = self.jobs.iter().filter(|(_, kind)| **kind == Kind::Array);
+        let newest = arrays.map(|(id, _)| id.parse::<u32>().unwrap()).max().unwrap().to_string();
         wait_until("some tasks have started", || {
             self.starts().len() >= wanted.min(all) || self.client.job(&newest)["ended"].is_string()
         });
