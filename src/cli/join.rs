@@ -1,6 +1,5 @@
 //! `worker join` and `worker doctor`: the command line of an agent, and which pool it is for.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -93,39 +92,8 @@ pub(super) enum WorkerIdentityAction {
 }
 
 impl JoinArgs {
-    pub(super) fn name(&self) -> Option<&Name> {
-        self.name.as_ref()
-    }
-
-    /// The pool's, with its port.
-    pub(super) fn address(&self) -> String {
-        self.pool.as_deref().map(with_port).unwrap_or_default()
-    }
-
-    /// Arguments that start the same worker again, but for its name, its token and where its state lies.
-    pub(super) fn arguments(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec![self.address().into()];
-        let mut say = |option: &str, value: OsString| words.extend([option.into(), value]);
-        if let Some(slots) = self.slots {
-            say("--slots", slots.to_string().into());
-        }
-        self.label.iter().for_each(|label| say("--label", label.into()));
-        if let Some(directory) = &self.work_dir {
-            say("--work-dir", std::path::absolute(directory).unwrap_or_else(|_| directory.clone()).into());
-        }
-        if let Some(user) = &self.run_as {
-            say("--run-as", user.into());
-        }
-        if let Some(within) = self.stop_within {
-            say("--stop-within", format!("{}ms", within.as_millis()).into());
-        }
-        let flags = [(self.trust_submitters, "--trust-submitters"), (self.allow_root, "--allow-root")];
-        words.extend(flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.into()));
-        words
-    }
-
     /// A variable that is empty says nothing.
-    pub(super) fn token(&self) -> Option<&str> {
+    fn token(&self) -> Option<&str> {
         self.token.as_deref().filter(|token| !token.is_empty())
     }
 }
@@ -152,12 +120,7 @@ pub(super) fn wipe_token(given: Option<&str>) {
     }
 }
 
-/// Lets a worker in without working: the name by which its pool knows it from then on.
-pub(super) async fn enrol(global: &Global, args: &JoinArgs) -> Result<Name, Failure> {
-    worker::enrol(&options(global, args).await?).await.map_err(failure)
-}
-
-async fn options(global: &Global, args: &JoinArgs) -> Result<JoinOptions, Failure> {
+async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
     let root = find_root(global)?;
     let labels = args.label.iter().map(|text| parse_label(text).map_err(|bad| Failure::new("usage", bad)));
     let pool = match (&args.local_state, &args.pool) {
@@ -167,7 +130,7 @@ async fn options(global: &Global, args: &JoinArgs) -> Result<JoinOptions, Failur
     };
     let background = args.local_state.is_some();
     let run_as = args.run_as.as_deref().map(JobUser::find).transpose();
-    Ok(JoinOptions {
+    let options = JoinOptions {
         pool,
         token: args.token().map(context::read_token).transpose()?,
         name: args.name.clone(),
@@ -182,12 +145,7 @@ async fn options(global: &Global, args: &JoinArgs) -> Result<JoinOptions, Failur
         stop_within: args.stop_within.or_else(|| first::is_first().then_some(timing().container_stop)),
         timing: timing(),
         proxies: global.proxies()?,
-    })
-}
-
-async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
-    let options = options(global, args).await?;
-    let background = args.local_state.is_some();
+    };
     let patience = Instant::now() + HANDOVER;
     let ended = loop {
         match worker::join(options.clone()).await {

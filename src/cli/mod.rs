@@ -1,11 +1,9 @@
 //! The command line's root: global options, every verb, and which role each belongs to.
 
 mod crash;
-mod install;
 mod join;
 mod log;
 mod serve;
-mod unit;
 
 use std::io::{IsTerminal, Read};
 use std::panic::{self, AssertUnwindSafe};
@@ -14,11 +12,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use self::install::{PoolInstallArgs, UninstallArgs, WorkerInstallArgs};
 use self::join::{JoinArgs, WorkerDoctorArgs, WorkerIdentityAction};
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
-use self::unit::Kind;
 use crate::client::commands::{
     self, audit, cancel, clients, context, doctor, identity, jobs, logs, pool as pool_commands, run, token,
     upkeep, wait, workers,
@@ -165,13 +161,6 @@ enum PoolCommand {
         after_help = "Examples:\n  clusterctl pool serve --name lab\n  clusterctl pool serve --listen 127.0.0.1:7700 --repl"
     )]
     Serve(ServeArgs),
-    /// Write a systemd unit that serves a pool, and start it
-    #[command(
-        after_help = "Examples:\n  clusterctl pool install --name lab\n  clusterctl pool install --name lab --print"
-    )]
-    Install(PoolInstallArgs),
-    /// Stop a pool that was installed, and remove its unit; its state stays
-    Uninstall(UninstallArgs),
     /// Which pool this is, where its state lies, since when
     Status(StateArgs),
     /// End the pool; jobs at workers go on
@@ -225,13 +214,6 @@ enum WorkerCommand {
         after_help = "Examples:\n  clusterctl worker join head:7700 --token CCT1-w-…\n  clusterctl worker join localhost:7700 --slots 4 --label gpu=a100"
     )]
     Join(JoinArgs),
-    /// Let a worker in, write a systemd unit that works for its pool, and start it
-    #[command(
-        after_help = "Examples:\n  clusterctl worker install head:7700 --token @token.txt\n  clusterctl worker install head:7700 --print"
-    )]
-    Install(WorkerInstallArgs),
-    /// Stop a worker that was installed, and remove its unit; its jobs go on, its state stays
-    Uninstall(UninstallArgs),
     /// Look at what keeps a worker on this machine from working, or could, and say what to do about it
     #[command(
         after_help = "Examples:\n  clusterctl worker doctor\n  clusterctl worker doctor head:7700 --work-dir /scratch"
@@ -307,17 +289,6 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
             serve::serve(&args.place.over(&global), &args, manner)
         }
         Some(Command::Worker(WorkerCommand::Join(args))) => join::join(&args.place.over(&global), &args),
-        Some(Command::Pool(PoolCommand::Install(args))) => {
-            install::pool(&args.serve.place.over(&global), &args, manner)
-        }
-        Some(Command::Pool(PoolCommand::Uninstall(args))) => install::uninstall(Kind::Pool, &args, manner),
-        Some(Command::Worker(WorkerCommand::Install(args))) => {
-            log::start(global.log_format, "warn", LogTo::Stderr);
-            block_on(install::worker(&args.join.place.over(&global), &args, manner))
-        }
-        Some(Command::Worker(WorkerCommand::Uninstall(args))) => {
-            install::uninstall(Kind::Worker, &args, manner)
-        }
         Some(Command::Worker(WorkerCommand::Doctor(args))) => {
             log::start(global.log_format, "error", LogTo::Stderr);
             let checks = block_on(join::doctor(&args.place.over(&global), &args))?;
@@ -400,7 +371,7 @@ async fn client(
         Command::Pool(PoolCommand::Identity(identity::PoolIdentityAction::Renew { overlap, .. })) => {
             identity::renew_pool(session, overlap, manner).await
         }
-        Command::Pool(PoolCommand::Serve(_) | PoolCommand::Install(_) | PoolCommand::Uninstall(_))
+        Command::Pool(PoolCommand::Serve(_))
         | Command::Worker(_)
         | Command::Context(_)
         | Command::Identity(_)

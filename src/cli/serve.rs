@@ -1,6 +1,5 @@
 //! `pool serve`: a pool in the foreground, with the lines that let others in, and the private pool in the background.
 
-use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -75,31 +74,6 @@ pub(super) struct ServeArgs {
     background: bool,
 }
 
-impl ServeArgs {
-    pub(super) fn name(&self) -> Option<&Name> {
-        self.name.as_ref()
-    }
-
-    /// Arguments that serve the same pool again, but for where its state lies.
-    pub(super) fn arguments(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = Vec::new();
-        let mut say = |option: &str, value: Option<String>| {
-            words.extend(value.into_iter().flat_map(|value| [option.into(), value.into()]));
-        };
-        say("--name", self.name.as_ref().map(Name::to_string));
-        say("--listen", Some(self.listening()));
-        say("--advertise", self.advertise.clone());
-        say("--output-limit", self.output_limit.map(|bytes| bytes.to_string()));
-        say("--owner-tasks", self.owner_tasks.map(|tasks| tasks.to_string()));
-        say("--peers-memory", self.peers_memory.map(|bytes| bytes.to_string()));
-        words
-    }
-
-    fn listening(&self) -> String {
-        self.listen.clone().unwrap_or_else(|| format!("{}:{}", self.host, self.port))
-    }
-}
-
 /// What came of taking a pool's state.
 enum Taken {
     /// It is ours.
@@ -122,7 +96,7 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
         // Beside a prompt only what somebody must hear.
         log::start(global.log_format, if args.repl { "warn" } else { "info" }, LogTo::Stderr);
     }
-    let listen = args.listening();
+    let listen = args.listen.clone().unwrap_or_else(|| format!("{}:{}", args.host, args.port));
     let options = ServeOptions {
         name: args.name.clone(),
         listen: (!args.background).then_some(listen),

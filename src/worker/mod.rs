@@ -22,8 +22,7 @@ pub use self::driver::Ending;
 pub use self::options::{JoinMode, JoinOptions, PoolAddress, RootJobs};
 pub use self::renewal::{Renewed, renew};
 
-use self::identity::{Home, Identity};
-use crate::core::id::{Fingerprint, Name};
+use crate::core::id::Fingerprint;
 use crate::core::membership::SubmitterTrust;
 use crate::core::refusal::Refusal;
 use crate::store::place::{StateRoot, Surroundings};
@@ -54,27 +53,15 @@ pub enum JoinError {
 /// # Errors
 /// When it cannot join, for good; a pool that is away is waited for.
 pub async fn join(options: JoinOptions) -> Result<Ending, JoinError> {
-    let (identity, home) = identify(&options).await?;
-    driver::Driver::open(options, identity, home).await?.run().await
-}
-
-/// Has an identity at the pool, now or from before, without working: its name.
-///
-/// # Errors
-/// When the pool does not let it in; a pool that is away is waited for.
-pub async fn enrol(options: &JoinOptions) -> Result<Name, JoinError> {
-    Ok(identify(options).await?.0.name)
-}
-
-async fn identify(options: &JoinOptions) -> Result<(Identity, Home), JoinError> {
     check_bash()?;
-    check_root(options)?;
+    check_root(&options)?;
     let root =
         StateRoot::find(&Surroundings::of_process(options.state.clone())).map_err(anyhow::Error::from)?;
-    match &options.pool {
-        PoolAddress::Local(state) => identity::of_local_worker(options, &root, state),
-        PoolAddress::Network(address) => identity::of_network_worker(options, &root, address).await,
-    }
+    let (identity, home) = match &options.pool {
+        PoolAddress::Local(state) => identity::of_local_worker(&options, &root, state)?,
+        PoolAddress::Network(address) => identity::of_network_worker(&options, &root, address).await?,
+    };
+    driver::Driver::open(options, identity, home).await?.run().await
 }
 
 fn check_bash() -> Result<(), JoinError> {

@@ -20,7 +20,6 @@ mod first_minute;
 mod golden;
 mod hostile;
 mod hostile_jobs;
-mod install;
 mod matrix;
 mod membership;
 mod nat;
