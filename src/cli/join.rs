@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
+use super::install::text_of;
 use super::log::{self, LogTo};
 use super::serve::{HANDOVER, LOOK_AGAIN, PORT, find_root, worker_log};
 use super::{Global, StateArgs, block_on, internal, timing};
@@ -29,7 +30,7 @@ use crate::worker::{self, DoctorOptions, Ending, JoinError, JoinMode, JoinOption
 pub(super) struct JoinArgs {
     #[command(flatten)]
     pub(super) place: StateArgs,
-    /// The pool, as HOST:PORT
+    /// The pool, as HOST:PORT; one of this user on this machine also by its state directory
     #[arg(required_unless_present = "local_state")]
     pool: Option<String>,
     /// A worker's token: the word itself, - for standard input, or @FILE
@@ -93,8 +94,82 @@ pub(super) enum WorkerIdentityAction {
 
 impl JoinArgs {
     /// A variable that is empty says nothing.
-    fn token(&self) -> Option<&str> {
+    pub(super) fn token(&self) -> Option<&str> {
         self.token.as_deref().filter(|token| !token.is_empty())
+    }
+
+    /// The worker's name, if it was given.
+    pub(super) fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    async fn address(&self, root: &StateRoot) -> PoolAddress {
+        match (&self.local_state, &self.pool) {
+            (Some(state), _) => PoolAddress::Local(state.clone()),
+            (None, Some(address)) => find_pool(root, &with_port(address), self.token().is_some()).await,
+            (None, None) => unreachable!("one of the two is required"),
+        }
+    }
+
+    async fn options(&self, global: &Global, root: &StateRoot) -> Result<JoinOptions, Failure> {
+        let labels =
+            self.label.iter().map(|text| parse_label(text).map_err(|bad| Failure::new("usage", bad)));
+        let run_as = self.run_as.as_deref().map(JobUser::find).transpose();
+        Ok(JoinOptions {
+            pool: self.address(root).await,
+            token: self.token().map(context::read_token).transpose()?,
+            name: self.name.clone(),
+            slots: self.slots.unwrap_or_else(facts::cpus),
+            labels: labels.collect::<Result<_, _>>()?,
+            work_directory: work_directory(self.work_dir.as_ref())?,
+            state: global.state.clone(),
+            trust: if self.trust_submitters { SubmitterTrust::Everybody } else { SubmitterTrust::OwnerOnly },
+            run_as: run_as.map_err(|error| Failure::new("usage", format!("{error:#}")))?.flatten(),
+            root: if self.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
+            mode: if self.local_state.is_some() { JoinMode::Background } else { JoinMode::Foreground },
+            stop_within: self.stop_within.or_else(|| first::is_first().then_some(timing().container_stop)),
+            timing: timing(),
+            proxies: global.proxies()?,
+        })
+    }
+
+    /// What a service finds its pool by, whether that runs or not: an address, or a state directory of this machine.
+    /// And the worker's name, as far as that is known before it is let in.
+    pub(super) async fn place_and_name(&self, global: &Global) -> Result<(String, String), Failure> {
+        if self.local_state.is_some() {
+            return Err(Failure::new("usage", "a private pool starts its own worker"));
+        }
+        let pool = match self.address(&find_root(global)?).await {
+            PoolAddress::Network(address) => address,
+            PoolAddress::Local(state) => text_of(state)?,
+        };
+        let name = self.name.clone().unwrap_or_else(|| Name::from_any(&facts::hostname()));
+        Ok((pool, name.to_string()))
+    }
+
+    /// Has the worker let in; with the name that its directory has from now on.
+    pub(super) async fn admit(&self, global: &Global) -> Result<String, Failure> {
+        let options = self.options(global, &find_root(global)?).await?;
+        worker::admit(options).await.map_err(failure)
+    }
+
+    /// What a service is started with.
+    pub(super) fn unit_words(&self, pool: &str, name: &str) -> Result<Vec<String>, Failure> {
+        let work_directory = self.work_dir.as_ref().map(|path| work_directory(Some(path)));
+        let options = [
+            ("--name", Some(name.to_owned())),
+            ("--slots", self.slots.map(|slots| slots.to_string())),
+            ("--work-dir", work_directory.transpose()?.map(text_of).transpose()?),
+            ("--run-as", self.run_as.clone()),
+            ("--stop-within", self.stop_within.map(|time| format!("{}ms", time.as_millis()))),
+        ];
+        let labels = self.label.iter().map(|label| ("--label", Some(label.clone())));
+        let given = options.into_iter().chain(labels);
+        let given = given.filter_map(|(option, value)| Some([option.to_owned(), value?])).flatten();
+        let switches = [("--trust-submitters", self.trust_submitters), ("--allow-root", self.allow_root)];
+        let switches = switches.into_iter().filter(|(_, given)| *given).map(|(switch, _)| switch.to_owned());
+        let words = ["worker", "join", pool].map(str::to_owned);
+        Ok(words.into_iter().chain(given).chain(switches).collect())
     }
 }
 
@@ -122,30 +197,8 @@ pub(super) fn wipe_token(given: Option<&str>) {
 
 async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
     let root = find_root(global)?;
-    let labels = args.label.iter().map(|text| parse_label(text).map_err(|bad| Failure::new("usage", bad)));
-    let pool = match (&args.local_state, &args.pool) {
-        (Some(state), _) => PoolAddress::Local(state.clone()),
-        (None, Some(address)) => find_pool(&root, &with_port(address), args.token().is_some()).await,
-        (None, None) => unreachable!("one of the two is required"),
-    };
     let background = args.local_state.is_some();
-    let run_as = args.run_as.as_deref().map(JobUser::find).transpose();
-    let options = JoinOptions {
-        pool,
-        token: args.token().map(context::read_token).transpose()?,
-        name: args.name.clone(),
-        slots: args.slots.unwrap_or_else(facts::cpus),
-        labels: labels.collect::<Result<_, _>>()?,
-        work_directory: work_directory(args.work_dir.as_ref())?,
-        state: global.state.clone(),
-        trust: if args.trust_submitters { SubmitterTrust::Everybody } else { SubmitterTrust::OwnerOnly },
-        run_as: run_as.map_err(|error| Failure::new("usage", format!("{error:#}")))?.flatten(),
-        root: if args.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
-        mode: if background { JoinMode::Background } else { JoinMode::Foreground },
-        stop_within: args.stop_within.or_else(|| first::is_first().then_some(timing().container_stop)),
-        timing: timing(),
-        proxies: global.proxies()?,
-    };
+    let options = args.options(global, &root).await?;
     let patience = Instant::now() + HANDOVER;
     let ended = loop {
         match worker::join(options.clone()).await {
@@ -212,12 +265,19 @@ fn work_directory(given: Option<&PathBuf>) -> Result<PathBuf, Failure> {
 }
 
 fn with_port(address: &str) -> String {
+    if address.starts_with('/') {
+        return address.to_owned();
+    }
     let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if has_port { address.to_owned() } else { format!("{address}:{PORT}") }
 }
 
 /// `localhost:PORT` is a pool of this user's own, if one listens there: then no token is needed.
+/// So is one whose state directory is named, whether it runs yet or not.
 async fn find_pool(root: &StateRoot, address: &str, has_token: bool) -> PoolAddress {
+    if address.starts_with('/') {
+        return PoolAddress::Local(address.into());
+    }
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     if has_token || !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
         return PoolAddress::Network(address.to_owned());

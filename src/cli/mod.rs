@@ -1,6 +1,7 @@
 //! The command line's root: global options, every verb, and which role each belongs to.
 
 mod crash;
+mod install;
 mod join;
 mod log;
 mod serve;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::install::{PoolInstallArgs, UninstallArgs, WorkerInstallArgs};
 use self::join::{JoinArgs, WorkerDoctorArgs, WorkerIdentityAction};
 use self::log::{LogFormat, LogTo};
 use self::serve::ServeArgs;
@@ -24,6 +26,7 @@ use crate::client::error::Failure;
 use crate::client::selector::Recent;
 use crate::client::{Format, Manner, Verbosity, repl};
 use crate::core::timing::Timing;
+use crate::core::unit::Served;
 use crate::net::proxy::Proxies;
 use crate::process::executor::ExecutorOptions;
 use crate::process::run_as::{Credentials, JobUser};
@@ -175,6 +178,14 @@ enum PoolCommand {
     },
     /// Look through the pool's state for damage, also while it runs; exits 1 if there is some
     Check(StateArgs),
+    /// Make a pool a service of systemd, and start it
+    #[command(
+        after_help = "Examples:\n  clusterctl pool install --name lab\n  clusterctl pool install --name lab --user --print"
+    )]
+    Install(Box<PoolInstallArgs>),
+    /// End such a service and remove its unit; the state stays
+    #[command(after_help = "Examples:\n  clusterctl pool uninstall --name lab")]
+    Uninstall(UninstallArgs),
     /// The key by which the pool is known
     #[command(subcommand)]
     Identity(identity::PoolIdentityAction),
@@ -219,6 +230,16 @@ enum WorkerCommand {
         after_help = "Examples:\n  clusterctl worker doctor\n  clusterctl worker doctor head:7700 --work-dir /scratch"
     )]
     Doctor(WorkerDoctorArgs),
+    /// Join a pool now, make the worker a service of systemd, and start it; takes what join takes
+    #[command(
+        after_help = "Examples:\n  clusterctl worker install head:7700 --token CCT1-w-… --run-as ann\n  clusterctl worker install head:7700 --user --print"
+    )]
+    Install(Box<WorkerInstallArgs>),
+    /// End such a service and remove its unit; state and jobs stay
+    #[command(
+        after_help = "Examples:\n  clusterctl worker uninstall\n  clusterctl worker uninstall --name n1"
+    )]
+    Uninstall(UninstallArgs),
     /// The keys by which pools know this user's workers
     #[command(subcommand)]
     Identity(WorkerIdentityAction),
@@ -287,6 +308,15 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         }
         Some(Command::Pool(PoolCommand::Serve(args))) => {
             serve::serve(&args.place.over(&global), &args, manner)
+        }
+        Some(Command::Pool(PoolCommand::Install(args))) => install::pool(&global, &args, manner),
+        Some(Command::Pool(PoolCommand::Uninstall(args))) => install::uninstall(Served::Pool, &args, manner),
+        Some(Command::Worker(WorkerCommand::Install(args))) => {
+            log::start(global.log_format, "warn", LogTo::Stderr);
+            install::worker(&global, &args, manner)
+        }
+        Some(Command::Worker(WorkerCommand::Uninstall(args))) => {
+            install::uninstall(Served::Worker, &args, manner)
         }
         Some(Command::Worker(WorkerCommand::Join(args))) => join::join(&args.place.over(&global), &args),
         Some(Command::Worker(WorkerCommand::Doctor(args))) => {
@@ -371,7 +401,7 @@ async fn client(
         Command::Pool(PoolCommand::Identity(identity::PoolIdentityAction::Renew { overlap, .. })) => {
             identity::renew_pool(session, overlap, manner).await
         }
-        Command::Pool(PoolCommand::Serve(_))
+        Command::Pool(PoolCommand::Serve(_) | PoolCommand::Install(_) | PoolCommand::Uninstall(_))
         | Command::Worker(_)
         | Command::Context(_)
         | Command::Identity(_)

@@ -74,6 +74,31 @@ pub(super) struct ServeArgs {
     background: bool,
 }
 
+impl ServeArgs {
+    /// The pool's own name, if it was given.
+    pub(super) fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    /// What a service is started with.
+    pub(super) fn unit_words(&self) -> Result<Vec<String>, Failure> {
+        if self.repl || self.background {
+            return Err(Failure::new("usage", "a service has no terminal: --repl is for pool serve"));
+        }
+        let listen = self.listen.clone().unwrap_or_else(|| format!("{}:{}", self.host, self.port));
+        let options = [
+            ("--name", self.name.as_ref().map(ToString::to_string)),
+            ("--listen", Some(listen)),
+            ("--advertise", self.advertise.clone()),
+            ("--output-limit", self.output_limit.map(|bytes| bytes.to_string())),
+            ("--owner-tasks", self.owner_tasks.map(|tasks| tasks.to_string())),
+            ("--peers-memory", self.peers_memory.map(|bytes| bytes.to_string())),
+        ];
+        let given = options.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
+        Ok(["pool", "serve"].map(str::to_owned).into_iter().chain(given.flatten()).collect())
+    }
+}
+
 /// What came of taking a pool's state.
 enum Taken {
     /// It is ours.

@@ -25,4 +25,5 @@ pub mod scheduler;
 pub mod succession;
 pub mod time;
 pub mod timing;
+pub mod unit;
 pub mod view;

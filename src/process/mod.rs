@@ -22,6 +22,7 @@ pub mod run_as;
 mod signal;
 mod spawn;
 mod spool;
+pub mod systemd;
 pub mod title;
 mod tree;
 mod workspace;

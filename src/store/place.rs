@@ -95,6 +95,12 @@ impl StateRoot {
         self.0.join(format!("worker-{key}-{name}"))
     }
 
+    /// The name in a worker's directory, which is `worker-<pool>-<name>`.
+    pub fn worker_name(directory: &Path) -> Option<&str> {
+        let (_, name) = directory.file_name()?.to_str()?.strip_prefix(RESERVED[1])?.split_once('-')?;
+        Some(name)
+    }
+
     /// Workers of a pool that this user has, each with its name and its directory.
     pub fn workers_of(&self, pool: &Fingerprint) -> Vec<(String, PathBuf)> {
         let unnamed = self.worker(pool, "");
@@ -230,6 +236,14 @@ mod tests {
         assert_eq!(root(&surroundings), Ok("/d/clusterctl".into()));
         surroundings.state = Some("/s".into());
         assert_eq!(root(&surroundings), Ok("/s".into()));
+    }
+
+    #[test]
+    fn a_workers_name_reads_back_from_its_directory() {
+        let directory = StateRoot("/s".into()).worker(&Fingerprint([7; 32]), "n1-2");
+
+        assert_eq!(StateRoot::worker_name(&directory), Some("n1-2"));
+        assert_eq!(StateRoot::worker_name(Path::new("/s/lab")), None);
     }
 
     #[test]

@@ -88,14 +88,8 @@ pub(super) async fn of_network_worker(
 ) -> Result<(Identity, Home), JoinError> {
     let path = KnownPools::path(root);
     let pools = KnownPools::read(&path)?;
-    let kept = match &options.token {
-        // A kept identity wins over a token, be that spent or not.
-        Some(token) => {
-            let is_meant = |pool: &Known| token.is_for(&pool.key) || token.is_for(&pool.first);
-            pools.all().map(|(_, pool)| pool).find(is_meant)
-        }
-        None => pools.at(address),
-    };
+    // A kept identity wins over a token, be that spent or not.
+    let kept = known(options, &pools, address);
     let identity = |pool: Known, (name, choice, home): (Name, NameChoice, Home)| {
         let key = KeyFile::new(home.directory().join(KEY));
         let pool = OwnPool::new(pool.key, path.clone());
@@ -137,6 +131,35 @@ pub(super) async fn of_network_worker(
     Ok(identity(pool, (name, choice, home)))
 }
 
+/// A worker that its pool knows, or knows from now on; with the name that its directory has.
+pub(super) async fn admitted(
+    options: &JoinOptions,
+    root: &StateRoot,
+    address: &str,
+) -> Result<String, JoinError> {
+    let (name, _) = wished_name(options);
+    if let Some(pool) = known(options, &KnownPools::read(&KnownPools::path(root))?, address) {
+        let directory = root.worker(&pool.first, name.as_str());
+        // It may be running as the very service.
+        if directory.join(ENROLLED).exists() && StateLock::is_held(&directory) {
+            return Ok(name.to_string());
+        }
+    }
+    let (_, home) = of_network_worker(options, root, address).await?;
+    Ok(StateRoot::worker_name(home.directory()).map_or_else(|| name.to_string(), str::to_owned))
+}
+
+/// The pool that is meant, if this user's workers have met it: by the token if there is one, else by its address.
+fn known(options: &JoinOptions, pools: &KnownPools, address: &str) -> Option<Known> {
+    match &options.token {
+        Some(token) => {
+            let is_meant = |pool: &Known| token.is_for(&pool.key) || token.is_for(&pool.first);
+            pools.all().map(|(_, pool)| pool).find(is_meant)
+        }
+        None => pools.at(address),
+    }
+}
+
 /// Spends the token; a pool that is away is waited for.
 async fn enrol(
     options: &JoinOptions,
@@ -171,16 +194,21 @@ async fn enrol(
     }
 }
 
+/// The name that is given, else the host's.
+pub(super) fn wished_name(options: &JoinOptions) -> (Name, NameChoice) {
+    match &options.name {
+        Some(name) => (name.clone(), NameChoice::Given),
+        None => (Name::from_any(&facts::hostname()), NameChoice::Default),
+    }
+}
+
 /// Takes the directory of a worker of this pool: a default name that is in use gets a number behind it.
 fn take_home(
     options: &JoinOptions,
     root: &StateRoot,
     pool: &Fingerprint,
 ) -> Result<(Name, NameChoice, Home), JoinError> {
-    let (wished, choice) = match &options.name {
-        Some(name) => (name.clone(), NameChoice::Given),
-        None => (Name::from_any(&facts::hostname()), NameChoice::Default),
-    };
+    let (wished, choice) = wished_name(options);
     for n in 1_u32.. {
         let stem = wished.as_str();
         let name = match n {

@@ -64,6 +64,22 @@ pub async fn join(options: JoinOptions) -> Result<Ending, JoinError> {
     driver::Driver::open(options, identity, home).await?.run().await
 }
 
+/// Has a worker let in by its pool, if it is not known there yet, and does no more: afterwards it joins by its key. With
+/// the name by which its directory is found again. A pool that is away is waited for.
+///
+/// # Errors
+/// When it cannot join, for good.
+pub async fn admit(options: JoinOptions) -> Result<String, JoinError> {
+    check_bash()?;
+    check_root(&options)?;
+    let root =
+        StateRoot::find(&Surroundings::of_process(options.state.clone())).map_err(anyhow::Error::from)?;
+    match &options.pool {
+        PoolAddress::Local(_) => Ok(identity::wished_name(&options).0.to_string()),
+        PoolAddress::Network(address) => identity::admitted(&options, &root, address).await,
+    }
+}
+
 fn check_bash() -> Result<(), JoinError> {
     if fs::metadata("/bin/bash").is_ok() {
         return Ok(());

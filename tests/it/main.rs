@@ -34,6 +34,7 @@ mod renewal;
 mod roles;
 mod rounds;
 mod schema;
+mod service;
 mod session;
 mod storage;
 mod tap;
