@@ -197,7 +197,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     }
     let site = Site::new();
     let home = site.home("ann");
-    let place = home.path().join("opt 100% $x");
+    let place = home.path().join("opt 100%n $x");
     std::fs::create_dir(&place).unwrap();
     let program = place.join("clusterctl");
     std::fs::copy(self::program(), &program).unwrap();
