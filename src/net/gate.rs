@@ -267,12 +267,15 @@ impl<R: AsyncRead + Unpin> AsyncRead for Gate<R> {
                     held.missing -= came;
                     gate.held = Some(held);
                     if ready!(read)? == 0 {
-                        return Poll::Ready(Ok(()));
+                        return Poll::Ready(Err(cut_short()));
                     }
                 }
                 None => {
                     let limit = gate.scan.body_left().max(HEADER_READ_BYTES).min(buffer.remaining());
                     let came = ready!(gate.poll_inner(cx, buffer.initialize_unfilled_to(limit)))?;
+                    if came == 0 && !gate.scan.is_between() {
+                        return Poll::Ready(Err(cut_short()));
+                    }
                     let passed = gate.follow(&buffer.initialize_unfilled_to(limit)[..came])?;
                     buffer.advance(passed);
                     if passed > 0 || came == 0 {
@@ -290,7 +293,8 @@ impl<R: AsyncRead + Unpin> Gate<R> {
         let mut to = ReadBuf::new(to);
         if let Err(error) = ready!(Pin::new(&mut self.inner).poll_read(cx, &mut to)) {
             self.state.0.denied.set(self.state.denied() || is_denial(&error));
-            return Poll::Ready(Err(error));
+            let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+            return Poll::Ready(Err(if is_end { cut_short() } else { error }));
         }
         if !to.filled().is_empty() {
             self.state.0.heard.set((self.clock)());
@@ -326,6 +330,12 @@ impl<R: AsyncRead + Unpin> Gate<R> {
     }
 }
 
+/// A peer that was killed ends its stream anywhere, also in a frame: that is a lost connection, like any other. What
+/// capnp makes of an early end is none, and nobody would dial again.
+fn cut_short() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "the connection ended in the midst of a message")
+}
+
 /// Whether a peer refused our key: the alert comes with the first read.
 fn is_denial(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -350,6 +360,22 @@ mod tests {
         frame.extend(u32::try_from(bytes / 8).unwrap().to_le_bytes());
         frame.extend((0..bytes).map(|n| n as u8));
         frame
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_in_a_frame_is_a_lost_connection_and_one_that_ends_behind_it_is_not() {
+        let small = [&[0, 0, 0, 0, 2, 0, 0, 0][..], &[7; 16]].concat();
+        let large = [&[0, 0, 0, 0, 0, 64, 0, 0][..], &vec![7; 8 << 14]].concat();
+        for frame in [small, large] {
+            let mut whole = Vec::new();
+            gate(&frame[..]).read_to_end(&mut whole).await.unwrap();
+            assert_eq!(whole, frame);
+            for cut in [1, 5, 9, frame.len() - 1] {
+                let error = gate(&frame[..cut]).read_to_end(&mut Vec::new()).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "cut at {cut}");
+                assert_eq!(capnp::Error::from(error).kind, capnp::ErrorKind::Disconnected);
+            }
+        }
     }
 
     #[tokio::test]

@@ -43,6 +43,11 @@ pub(super) struct Header {
 }
 
 impl Scan {
+    /// Whether no frame has been begun.
+    pub(super) fn is_between(&self) -> bool {
+        self.at == At::Count && self.word_bytes == 0
+    }
+
     /// Bytes that are left of a body; 0 in a header.
     pub(super) fn body_left(&self) -> usize {
         match self.at {
