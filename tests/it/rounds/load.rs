@@ -260,8 +260,8 @@ impl Load {
         };
         assert!(lost_tasks <= bound, "{lost_tasks} tasks are lost ({words})");
         println!(
-            "{}: {} rounds of kill -9, {} jobs acknowledged, {} starts, {lost_tasks} tasks told as lost; not ended 0, \
-             started twice 0, outcomes changed 0, output not exact 0, processes left 0",
+            "{}: {} rounds of kill -9, {} jobs acknowledged, {} starts, {lost_tasks} tasks told as lost; every check of \
+             starts, ends, output and processes held",
             self.what,
             self.rounds,
             all.len(),
