@@ -202,8 +202,8 @@ impl Agent {
         self.exit_if_done();
     }
 
-    /// The pool gives attempts of one job. Who takes nothing new or has no room gives them back, and so does one to whom they come when
-    /// their lease would be over.
+    /// The pool gives attempts of one job. Who takes nothing new or has no room gives them back, and so does one to whom
+    /// they come when their lease would be over.
     pub fn start(&mut self, now: Timestamp, order: StartOrder) {
         let StartOrder { script, args, env, cwd, timeout, fences, lease, .. } = order;
         for fence in fences {

@@ -150,6 +150,8 @@ impl Pool {
         }
         self.connections.insert(connection, id);
         self.arm_silence(id, now.at);
+        // It may have fewer slots than before.
+        self.arm_recall(now, id);
     }
 
     /// Decides about every attempt that the pool or the worker believes to be there.
@@ -257,8 +259,12 @@ impl Pool {
         let worker = self.workers.get_mut(&id)?;
         worker.grant(over);
         if worker.full != full {
+            let has_room = full.is_none();
             worker.full = full;
             self.refresh_offer(id);
+            if !has_room {
+                self.recall_all(now, id);
+            }
         }
         Some(self.timing.lease)
     }

@@ -11,7 +11,7 @@ use crate::core::time::Now;
 
 use super::Pool;
 use super::batch::Effect;
-use super::job::Phase;
+use super::job::{Active, Phase};
 use super::timer::Timer;
 use super::worker::Hearing;
 
@@ -32,11 +32,8 @@ impl Pool {
         worker.recalls_at = None;
         let (is_full, is_heard) = (worker.used() > worker.slots(), worker.hearing == Hearing::Heard);
         if is_full && is_heard {
-            let waits = |fence: &Fence| {
-                let active = self.active(*fence).expect("a worker holds what counts");
-                active.phase != Phase::Running && now.at.since(active.given) >= self.timing.recall_after
-            };
-            let waiting = self.fences_at(id).into_iter().filter(waits).collect();
+            let after = self.timing.recall_after;
+            let waiting = self.waiting_at(id, |active| now.at.since(active.given) >= after);
             self.recall(now, id, waiting);
         }
         self.arm_recall(now, id);
@@ -44,9 +41,15 @@ impl Pool {
 
     /// Asks back all that a worker has not started.
     pub(super) fn recall_all(&mut self, now: Now, id: WorkerId) {
-        let waits = |fence: &Fence| self.active(*fence).is_some_and(|active| active.phase != Phase::Running);
-        let waiting = self.fences_at(id).into_iter().filter(waits).collect();
+        let waiting = self.waiting_at(id, |_| true);
         self.recall(now, id, waiting);
+    }
+
+    /// Attempts that a worker has not told to run, of those that are meant.
+    fn waiting_at(&self, id: WorkerId, is_meant: impl Fn(&Active) -> bool) -> Vec<Fence> {
+        let waits = |active: &Active| active.phase != Phase::Running && is_meant(active);
+        let fences = self.fences_at(id).into_iter();
+        fences.filter(|&fence| self.active(fence).is_some_and(waits)).collect()
     }
 
     fn recall(&mut self, now: Now, id: WorkerId, attempts: Vec<Fence>) {

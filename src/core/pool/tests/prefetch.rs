@@ -2,12 +2,18 @@
 
 use super::*;
 
-/// A worker of one slot, and an array of which one task has ended after so long.
-fn world_after(took: Duration) -> (World, ConnectionId, JobId) {
+/// A worker of one slot with the first task of an array.
+fn world_of(array: &str, script: &str) -> (World, ConnectionId, JobId, Fence) {
     let mut world = World::new();
     let (_, connection) = world.join("w1", 1);
-    let job = world.submit(JobSpec { array: Some(Array::parse("1-50").unwrap()), ..JobSpec::new("true") });
+    let job = world.submit(JobSpec { array: Some(Array::parse(array).unwrap()), ..JobSpec::new(script) });
     let first = started(&world.turn())[0];
+    (world, connection, job, first)
+}
+
+/// The same, when that has ended after so long.
+fn world_after(took: Duration) -> (World, ConnectionId, JobId) {
+    let (mut world, connection, job, first) = world_of("1-50", "true");
     ends_after(&mut world, connection, first, took);
     (world, connection, job)
 }
@@ -50,10 +56,7 @@ fn of_a_job_with_slow_tasks_a_worker_gets_what_it_has_slots_for() {
 
 #[test]
 fn a_job_that_could_not_be_started_is_not_taken_for_quick() {
-    let mut world = World::new();
-    let (_, connection) = world.join("w1", 1);
-    world.submit(JobSpec { array: Some(Array::parse("1-50").unwrap()), ..JobSpec::new("true") });
-    let first = started(&world.turn())[0];
+    let (mut world, connection, _, first) = world_of("1-50", "true");
     let end = AttemptEnd::not_started(first, "no bash");
 
     world.pool.report(world.now, connection, vec![Report::Ended(end)]);
@@ -63,11 +66,8 @@ fn a_job_that_could_not_be_started_is_not_taken_for_quick() {
 
 #[test]
 fn a_job_with_a_long_script_is_not_copied_to_where_it_waits() {
-    let mut world = World::new();
-    let (_, connection) = world.join("w1", 1);
     let script = "#".repeat(limits::PREFETCH_SPEC_BYTES_MAX + 1);
-    world.submit(JobSpec { array: Some(Array::parse("1-50").unwrap()), ..JobSpec::new(script) });
-    let first = started(&world.turn())[0];
+    let (mut world, connection, _, first) = world_of("1-50", &script);
 
     ends_after(&mut world, connection, first, Duration::from_millis(1));
 
@@ -138,6 +138,30 @@ fn a_drained_worker_is_asked_for_what_it_has_not_started() {
 }
 
 #[test]
+fn a_worker_without_space_is_asked_for_what_it_has_not_started() {
+    let (mut world, connection, _, given) = world_that_waits();
+
+    world.pool.heartbeat(world.now, connection, Some("/work (0 MiB free)".into()));
+
+    assert_eq!(wanted_back(&world.turn()), given[1..]);
+}
+
+#[test]
+fn a_worker_that_comes_back_with_fewer_slots_is_asked_for_what_waits_there() {
+    let mut world = World::new();
+    let (id, connection) = world.join("w1", 4);
+    world.submit(JobSpec { array: Some(Array::parse("1-4").unwrap()), ..JobSpec::new("true") });
+    let given = started(&world.turn());
+    world.pool.handle_disconnected(connection);
+    let carried = Carried { living: given.clone(), ..nothing_carried() };
+    let again = ConnectionId(70);
+    world.pool.register(world.now, id, again, facts(1, 1, 9), vec![carried]).unwrap();
+    world.pool.report(world.now, again, vec![Report::Started(given[0])]);
+
+    assert_eq!(wanted_back(&world.pass(1)), given[1..]);
+}
+
+#[test]
 fn a_silent_worker_is_asked_for_nothing() {
     let (mut world, _, _, _) = world_that_waits();
     world.now.at = world.now.at + Duration::from_secs(15);
@@ -149,10 +173,7 @@ fn a_silent_worker_is_asked_for_nothing() {
 
 #[test]
 fn an_array_that_runs_few_at_a_time_is_handed_no_more_than_that() {
-    let mut world = World::new();
-    let (_, connection) = world.join("w1", 1);
-    world.submit(JobSpec { array: Some(Array::parse("1-50%3").unwrap()), ..JobSpec::new("true") });
-    let first = started(&world.turn())[0];
+    let (mut world, connection, _, first) = world_of("1-50%3", "true");
 
     ends_after(&mut world, connection, first, Duration::from_millis(1));
 
