@@ -85,10 +85,9 @@ impl ServeArgs {
         if self.repl || self.background {
             return Err(Failure::new("usage", "a service has no terminal: --repl is for pool serve"));
         }
-        let listen = self.listen.clone().unwrap_or_else(|| format!("{}:{}", self.host, self.port));
         let options = [
             ("--name", self.name.as_ref().map(ToString::to_string)),
-            ("--listen", Some(listen)),
+            ("--listen", Some(self.listening())),
             ("--advertise", self.advertise.clone()),
             ("--output-limit", self.output_limit.map(|bytes| bytes.to_string())),
             ("--owner-tasks", self.owner_tasks.map(|tasks| tasks.to_string())),
@@ -96,6 +95,10 @@ impl ServeArgs {
         ];
         let given = options.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
         Ok(["pool", "serve"].map(str::to_owned).into_iter().chain(given.flatten()).collect())
+    }
+
+    fn listening(&self) -> String {
+        self.listen.clone().unwrap_or_else(|| format!("{}:{}", self.host, self.port))
     }
 }
 
@@ -121,7 +124,7 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
         // Beside a prompt only what somebody must hear.
         log::start(global.log_format, if args.repl { "warn" } else { "info" }, LogTo::Stderr);
     }
-    let listen = args.listen.clone().unwrap_or_else(|| format!("{}:{}", args.host, args.port));
+    let listen = args.listening();
     let options = ServeOptions {
         name: args.name.clone(),
         listen: (!args.background).then_some(listen),

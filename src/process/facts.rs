@@ -1,7 +1,6 @@
 //! What a machine says of itself: boot id, name, size, user.
 
 use std::fs;
-use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
@@ -33,16 +32,6 @@ fn machine_memory_bytes() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     total.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
-}
-
-/// What is free and what there is in all where a directory lies, in bytes.
-///
-/// # Errors
-/// The operating system's own.
-pub fn room(directory: &Path) -> std::io::Result<(u64, u64)> {
-    let system = nix::sys::statvfs::statvfs(directory)?;
-    let unit = system.fragment_size();
-    Ok((system.blocks_available() * unit, system.blocks() * unit))
 }
 
 /// The name of this process's user, or its number.

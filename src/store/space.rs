@@ -33,9 +33,14 @@ impl Room {
         Ok(Self { free: system.blocks_available() * unit, total: system.blocks() * unit })
     }
 
-    /// What is to stay free: nothing new is accepted below it, and old output makes room. A twentieth of a small disk.
+    /// What is to stay free for a pool: nothing new is accepted below it, and old output makes room.
     pub fn watermark(&self) -> u64 {
-        limits::DISK_FREE_BYTES.min(self.total / 20)
+        self.share(limits::DISK_FREE_BYTES)
+    }
+
+    /// So many bytes; of a small disk a twentieth.
+    pub fn share(&self, bytes: u64) -> u64 {
+        bytes.min(self.total / 20)
     }
 
     /// How much is missing to that.

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::identity::{Home, Identity};
+use super::meeting::{carried_of, executor_directory, facts_of, meet_executor};
 use super::options::{JoinMode, JoinOptions};
 use super::registration::{self, ANOTHER_TOKEN, Membership, RegisterFailure, UNKNOWN_KEY};
 use super::room;
@@ -16,22 +16,17 @@ use super::signals::{Asked, Patience, Signals};
 use super::uplink::{Answer, Haste, Uplink};
 use super::{JoinError, pause};
 use crate::core::agent::{Agent, AgentEffect};
-use crate::core::attempt::{FromExecutor, Held};
-use crate::core::id::{Fence, Incarnation};
+use crate::core::attempt::FromExecutor;
+use crate::core::id::Fence;
 use crate::core::limits;
-use crate::core::membership::{Carried, Facts, Registered, Report};
+use crate::core::membership::{Registered, Report};
 use crate::core::output::Chunk;
 use crate::core::refusal::Refusal;
-use crate::core::time::Timestamp;
 use crate::net::key::KeyFile;
-use crate::process::executor::ExecutorOptions;
-use crate::process::executor_client::{ExecutorLine, connect_or_start};
-use crate::process::{JournalOf, clock, facts, first, forget_journals, read_journals};
+use crate::process::executor_client::ExecutorLine;
+use crate::process::{clock, facts, first, forget_journals, read_journals};
 use crate::say::{greet, say};
 
-/// An executor that says no welcome so often speaks another language.
-const MEETINGS_MAX: u32 = 10;
-const MEET_AGAIN: Duration = Duration::from_millis(50);
 /// Heartbeats without an answer, and without any other byte, by which a link is given up.
 const UNANSWERED_MAX: usize = 2;
 
@@ -454,60 +449,5 @@ impl Driver {
                 "only {owner}'s jobs run here, since this worker could read the pool's state (--trust-submitters lifts that)"
             );
         }
-    }
-}
-
-fn executor_directory(home: &Home) -> PathBuf {
-    home.directory().join("executor")
-}
-
-/// Meets the executor, or starts one; with what it says that it has.
-async fn meet_executor(
-    options: &JoinOptions,
-    home: &Home,
-) -> anyhow::Result<(ExecutorLine, Incarnation, Vec<Held>)> {
-    let executor = ExecutorOptions {
-        directory: executor_directory(home),
-        work_directory: options.work_directory.clone(),
-        run_as: options.run_as.clone(),
-        timing: options.timing,
-    };
-    for _ in 0..MEETINGS_MAX {
-        let mut line = connect_or_start(&executor).await?;
-        if let Some(FromExecutor::Welcome { incarnation, held, .. }) = line.recv().await {
-            return Ok((line, incarnation, held));
-        }
-        // One that is being killed may still let us in.
-        tokio::time::sleep(MEET_AGAIN).await;
-    }
-    anyhow::bail!("the executor does not speak our protocol")
-}
-
-/// What an executor left that is gone. That an attempt was never started is proven only as long as the machine has not
-/// been booted since: a power cut takes a journal's last lines.
-fn carried_of(journal: &JournalOf, boot: &str) -> Carried {
-    let never_started = match journal.boot_id == boot {
-        true => journal.never_started.iter().copied().collect(),
-        false => Vec::new(),
-    };
-    Carried { incarnation: journal.incarnation, living: Vec::new(), ended: Vec::new(), never_started }
-}
-
-/// What the pool is told of this worker; when the dialling began is the dial's number, which grows with each.
-fn facts_of(options: &JoinOptions, incarnation: Incarnation, began: Timestamp) -> Facts {
-    let mut labels = facts::labels();
-    labels.extend(options.labels.clone());
-    let (user, uid) = options.jobs_user();
-    Facts {
-        boot_id: facts::boot_id(),
-        incarnation,
-        dial: began.0,
-        slots: options.slots.min(limits::SLOTS_MAX),
-        labels,
-        memory_bytes: facts::memory_bytes(),
-        uid,
-        trust: options.trust,
-        user,
-        pid: std::process::id(),
     }
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod driver;
 mod identity;
 mod known_pools;
+mod meeting;
 mod options;
 mod registration;
 mod renewal;
