@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::log::{self, LogTo};
-use super::{Global, StateArgs, block_on, internal, timing};
+use super::{Global, StateArgs, block_on, timing};
 use crate::client::commands::{context, token};
 use crate::client::connection::{Session, Target};
 use crate::client::error::Failure;
@@ -155,7 +155,7 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
     }
     if args.background {
         detach::ready().map_err(|error| Failure::new("internal", error))?;
-        return opened.serve().map(|()| 0).map_err(internal);
+        return opened.serve().map(|()| 0).map_err(|error| stopped(&error, &serving.state));
     }
     if let Some(name) = &args.name
         && let Err(failure) = context::remember_local(name, serving.state.clone())
@@ -171,7 +171,23 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM)
             .map_err(|error| Failure::new("internal", error))?;
     }
-    served.join().map_err(|_| Failure::new("internal", "the pool panicked"))?.map(|()| 0).map_err(internal)
+    let ended = served.join().map_err(|_| Failure::new("internal", "the pool panicked"))?;
+    ended.map(|()| 0).map_err(|error| stopped(&error, &serving.state))
+}
+
+/// A pool that stopped by itself. What it said is durable; of what it could not make durable nobody was told.
+fn stopped(error: &anyhow::Error, state: &Path) -> Failure {
+    let is_disk = match error.downcast_ref() {
+        Some(StoreError::Database(_) | StoreError::Io(_)) => true,
+        Some(StoreError::Held { .. } | StoreError::Superseded(_)) => false,
+        Some(StoreError::Damaged(_) | StoreError::TooNew(_)) => false,
+        None => error.is::<std::io::Error>(),
+    };
+    let failure = Failure::new("pool-failed", format!("{error:#}")).fact("state", state.display());
+    if !is_disk {
+        return failure;
+    }
+    failure.hint("look at the disk, then start the pool again: nothing that it acknowledged is lost")
 }
 
 pub(super) fn find_root(global: &Global) -> Result<StateRoot, Failure> {

@@ -283,6 +283,10 @@ impl Follower {
                     self.write(last, &chunk).await?;
                 }
             }
+            // Of an end that is missing nothing else tells.
+            if self.position(last) < end.totals.end() {
+                self.gone(last, end.totals.end()).await?;
+            }
         }
         self.seen.insert(index);
         self.partly.remove(&index);
@@ -314,22 +318,7 @@ impl Follower {
             let read = self.local.shared.output.reader().read(fence, from, READ_BYTES);
             match read.map_err(|error| capnp::Error::failed(error.to_string()))? {
                 OutputRead::Nothing => return Ok(()),
-                OutputRead::Gone(kept_from) => {
-                    self.gate.turn_to_call().await;
-                    let mut request = self.sink.gone_request();
-                    let mut gone = request.get();
-                    gone.set_task(fence.task.index);
-                    gone.set_attempt(fence.attempt.0);
-                    gone.set_position(kept_from);
-                    let text = format!("the output of job {} is no longer kept", self.job);
-                    let (_, limit) = self.local.shared.output.reader().usage();
-                    let gib = limit as f64 / f64::from(1 << 30);
-                    let limit = format!("{gib:.1} GiB of output (pool serve --output-limit)");
-                    let refused = Refusal::new("output-gone", text).fact("limit", limit);
-                    wire::refusal::write(&refused, gone.init_refused());
-                    request.send().await?;
-                    self.partly.insert(fence.task.index, (fence.attempt.0, kept_from));
-                }
+                OutputRead::Gone(kept_from) => self.gone(fence, kept_from).await?,
                 OutputRead::Chunks(chunks) => {
                     for chunk in chunks {
                         self.write(fence, &chunk).await?;
@@ -337,6 +326,25 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Says that output from where the follower is up to a position is not there any more.
+    async fn gone(&mut self, fence: Fence, kept_from: u64) -> Result<(), capnp::Error> {
+        self.gate.turn_to_call().await;
+        let mut request = self.sink.gone_request();
+        let mut gone = request.get();
+        gone.set_task(fence.task.index);
+        gone.set_attempt(fence.attempt.0);
+        gone.set_position(kept_from);
+        let text = format!("the output of job {} is no longer kept", self.job);
+        let (_, limit) = self.local.shared.output.reader().usage();
+        let gib = limit as f64 / f64::from(1 << 30);
+        let limit = format!("{gib:.1} GiB of output (pool serve --output-limit)");
+        let refused = Refusal::new("output-gone", text).fact("limit", limit);
+        wire::refusal::write(&refused, gone.init_refused());
+        request.send().await?;
+        self.partly.insert(fence.task.index, (fence.attempt.0, kept_from));
+        Ok(())
     }
 
     fn position(&self, fence: Fence) -> u64 {

@@ -202,10 +202,14 @@ fn start_threads(
         Ok(())
     })?;
     threads.start("core", move || {
-        Ok(Builder::new_current_thread().enable_time().build()?.block_on(driver.run())?)
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        runtime.block_on(driver.run()).context("a commit failed, so the pool stops")
     })?;
-    threads
-        .start("output", move || Ok(Builder::new_current_thread().build()?.block_on(output_loop.run())?))?;
+    threads.start("output", move || {
+        let runtime = Builder::new_current_thread().build()?;
+        let ran = runtime.block_on(output_loop.run()).map_err(store::StoreError::from);
+        ran.context("output cannot be kept, so the pool stops")
+    })?;
     let shared = Shared {
         pool: handle,
         peers,

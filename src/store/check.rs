@@ -104,22 +104,30 @@ fn log(connection: &Connection, checked: &mut Checked) -> Result<(), StoreError>
 }
 
 fn history(connection: &Connection, checked: &mut Checked) -> Result<(), StoreError> {
-    let mut jobs = connection.prepare("SELECT id, body FROM job ORDER BY id")?;
+    let mut jobs = connection.prepare("SELECT * FROM job ORDER BY id")?;
     let mut rows = jobs.query([])?;
     while let Some(row) = rows.next()? {
         checked.jobs += 1;
-        let (id, body): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-        if let Err(error) = wire::record::decode_job(&body) {
-            checked.problem(format!("job {id} of the history is not understood: {error}"));
+        match sqlite::job_of(row) {
+            Err(error) => checked.problem(StoreError::from(error).to_string()),
+            Ok(job) => {
+                if let Err(error) = wire::record::decode_job(&job.body) {
+                    checked.problem(format!("job {} of the history is not understood: {error}", job.id));
+                }
+            }
         }
     }
-    let mut tasks = connection.prepare("SELECT job, task, body FROM task ORDER BY job, task")?;
+    let mut tasks = connection.prepare("SELECT * FROM task ORDER BY job, task")?;
     let mut rows = tasks.query([])?;
     while let Some(row) = rows.next()? {
         checked.tasks += 1;
-        let (job, task, body): (i64, i64, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if let Err(error) = wire::record::decode_task(&body) {
-            checked.problem(format!("task {job}.{task} of the history is not understood: {error}"));
+        match sqlite::task_of(row) {
+            Err(error) => checked.problem(StoreError::from(error).to_string()),
+            Ok(task) => {
+                if let Err(error) = wire::record::decode_task(&task.body) {
+                    checked.problem(format!("task {} of the history is not understood: {error}", task.task));
+                }
+            }
         }
     }
     Ok(())

@@ -166,12 +166,29 @@ pub enum StoreError {
     /// It was written by a later version.
     #[error("the store was written by a later version (schema {0})")]
     TooNew(i64),
-    /// SQLite's own.
+    /// SQLite's own, in its words.
     #[error("the store's database: {0}")]
-    Database(#[from] rusqlite::Error),
+    Database(rusqlite::Error),
     /// The operating system's own.
     #[error("the store cannot be read or written: {}", os_words(.0))]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error {
+            // We wrote what can be read.
+            rusqlite::Error::FromSqlConversionFailure(_, _, words) => Self::Damaged(words.to_string()),
+            // It is no source, nor is the next one: their words stand in ours, and would be said twice.
+            error => Self::Database(error),
+        }
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// Makes a turn's records durable, and only then gives out its effects.

@@ -4,6 +4,7 @@
 //! WAL with synchronous=FULL: a commit is on the disk when `append` returns. On a network file system a rollback journal
 //! takes the place of the WAL, and readers and the writer wait for each other.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(super) const BUSY: Duration = Duration::from_secs(5);
 pub const FILE: &str = "queue.db";
 
 /// Each step brings a database from the version of its index to the next.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE epoch (only INTEGER PRIMARY KEY CHECK (only = 0), epoch INTEGER NOT NULL) STRICT;
     INSERT INTO epoch VALUES (0, 0);
@@ -65,6 +66,11 @@ const MIGRATIONS: [&str; 2] = [
         chain BLOB NOT NULL
     ) STRICT;
 ",
+    // A row of before has none.
+    "
+    ALTER TABLE job ADD COLUMN sum INTEGER;
+    ALTER TABLE task ADD COLUMN sum INTEGER;
+",
 ];
 
 /// The writer.
@@ -98,7 +104,7 @@ impl SqliteStore {
 
     fn open_with(directory: &Path, journal: &str) -> Result<Self, StoreError> {
         let path = path(directory);
-        wal::check(&path)?;
+        wal::cut(&path)?;
         let connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
         let _: String =
@@ -123,9 +129,15 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn acquire(&mut self) -> Result<Epoch, StoreError> {
+        // The row is there before the statement has ended, and so before it is known whether it can be committed.
+        let transaction = self.connection.transaction()?;
         let epoch: i64 =
-            self.connection
+            transaction
                 .query_row("UPDATE epoch SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get(0))?;
+        transaction.commit()?;
+        // SQLite syncs it, too, when it has made a write-ahead log, and does not mind when that fails.
+        let directory = self.connection.path().and_then(|path| Path::new(path).parent());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
         self.epoch = Epoch(u64::try_from(epoch).unwrap_or(0));
         Ok(self.epoch)
     }
@@ -160,13 +172,19 @@ impl Store for SqliteStore {
             )?;
         }
         for row in &commit.tasks {
-            transaction.prepare_cached("INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4)")?.execute(
-                params![row.task.job.0.cast_signed(), row.task.index, row.state.as_str(), row.body,],
+            transaction.prepare_cached("INSERT OR REPLACE INTO task VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
+                params![
+                    row.task.job.0.cast_signed(),
+                    row.task.index,
+                    row.state.as_str(),
+                    row.body,
+                    task_sum(row)
+                ],
             )?;
         }
         for row in &commit.jobs {
             transaction
-                .prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+                .prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
                 .execute(params![
                     row.id.0.cast_signed(),
                     row.owner,
@@ -176,6 +194,7 @@ impl Store for SqliteStore {
                     row.ended.0,
                     row.state.as_str(),
                     row.body,
+                    job_sum(row),
                 ])?;
         }
         append_audit(&transaction, &commit.audit)?;
@@ -231,7 +250,7 @@ impl History for SqliteHistory {
         (after, limit): (Option<u32>, usize),
         state: Option<TaskState>,
     ) -> Result<Vec<TaskRow>, StoreError> {
-        let sql = "SELECT job, task, state, body FROM task WHERE job = ?1 AND task > ?2 AND (?4 IS NULL OR state = ?4) \
+        let sql = "SELECT * FROM task WHERE job = ?1 AND task > ?2 AND (?4 IS NULL OR state = ?4) \
              ORDER BY task LIMIT ?3";
         let mut statement = self.connection.prepare_cached(sql)?;
         let after = after.map_or(-1, i64::from);
@@ -371,8 +390,8 @@ fn split(mut joined: &[u8], count: u64) -> Result<Vec<&[u8]>, StoreError> {
     if entries.len() as u64 == count { Ok(entries) } else { Err(damaged()) }
 }
 
-fn job_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRow> {
-    Ok(JobRow {
+pub(super) fn job_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRow> {
+    let job = JobRow {
         id: JobId(row.get::<_, i64>(0)?.cast_unsigned()),
         owner: row.get(1)?,
         name: row.get(2)?,
@@ -381,12 +400,62 @@ fn job_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<JobRow> {
         ended: WallTime(row.get(5)?),
         state: state_of(row, 6)?,
         body: row.get(7)?,
-    })
+    };
+    compare((row, 8), job_sum(&job), || format!("job {}", job.id))?;
+    Ok(job)
 }
 
-fn task_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<TaskRow> {
-    let task = TaskId { job: JobId(row.get::<_, i64>(0)?.cast_unsigned()), index: row.get(1)? };
-    Ok(TaskRow { task, state: state_of(row, 2)?, body: row.get(3)? })
+pub(super) fn task_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<TaskRow> {
+    let id = TaskId { job: JobId(row.get::<_, i64>(0)?.cast_unsigned()), index: row.get(1)? };
+    let task = TaskRow { task: id, state: state_of(row, 2)?, body: row.get(3)? };
+    compare((row, 4), task_sum(&task), || format!("task {id}"))?;
+    Ok(task)
+}
+
+/// SQLite's pages have no checksums, and what has ended stands in no log any longer.
+fn job_sum(row: &JobRow) -> u32 {
+    sum(&[
+        &row.id.0.to_le_bytes(),
+        row.owner.as_bytes(),
+        row.name.as_deref().unwrap_or_default().as_bytes(),
+        &row.request.0,
+        &row.submitted.0.to_le_bytes(),
+        &row.ended.0.to_le_bytes(),
+        row.state.as_str().as_bytes(),
+        &row.body,
+    ])
+}
+
+fn task_sum(row: &TaskRow) -> u32 {
+    let TaskId { job, index } = row.task;
+    sum(&[&job.0.to_le_bytes(), &index.to_le_bytes(), row.state.as_str().as_bytes(), &row.body])
+}
+
+/// Of columns with their lengths in front.
+fn sum(columns: &[&[u8]]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    for column in columns {
+        crc.update(&(column.len() as u64).to_le_bytes());
+        crc.update(column);
+    }
+    crc.finalize()
+}
+
+fn compare(
+    (row, column): (&rusqlite::Row<'_>, usize),
+    due: u32,
+    what: impl Fn() -> String,
+) -> rusqlite::Result<()> {
+    let kept: Option<u32> = match row.get(column) {
+        // A database of before, which is only looked at.
+        Err(rusqlite::Error::InvalidColumnIndex(_)) => None,
+        kept => kept?,
+    };
+    if kept.is_none_or(|kept| kept == due) {
+        return Ok(());
+    }
+    let words = format!("{} of the history is not as it was written; restore a backup", what());
+    Err(rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Integer, words.into()))
 }
 
 fn state_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<TaskState> {
@@ -508,6 +577,23 @@ mod tests {
         store.append(&Commit { keep_from: 3, ..commit(epoch, 4, &["d"]) }).unwrap();
 
         assert_eq!(load(&mut store).0.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_row_of_the_history_that_was_changed_is_refused_and_one_without_a_sum_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(directory.path()).unwrap();
+        let epoch = store.acquire().unwrap();
+        let jobs = vec![job(1, "ann", TaskState::Done), job(2, "ann", TaskState::Done)];
+        store.append(&Commit { jobs, ..commit(epoch, 1, &["a"]) }).unwrap();
+        let mut history = SqliteStore::history(directory.path()).unwrap();
+
+        store.connection.execute("UPDATE job SET body = x'06' WHERE id = 1", []).unwrap();
+        store.connection.execute("UPDATE job SET sum = NULL WHERE id = 2", []).unwrap();
+
+        let words = history.job(JobId(1)).unwrap_err().to_string();
+        assert!(words.contains("job 1 of the history is not as it was written"), "{words}");
+        assert_eq!(history.job(JobId(2)).unwrap(), Some(job(2, "ann", TaskState::Done)));
     }
 
     #[test]
