@@ -1,0 +1,86 @@
+//! Power cuts: everything that was not synced is gone. Needs root, to mount an image of ext4, which can be told to lose it.
+//!
+//! `CLUSTERCTL_POWER_CUTS=N` makes N of them, `CLUSTERCTL_SEED=S` chooses the moments.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use super::lab::Lab;
+use super::revived::Fault;
+use super::{Dice, figures, number};
+use crate::cluster::{Site, skipped, wait_until};
+
+/// Of which the file has as many as were written.
+const IMAGE_BYTES: u64 = 1 << 30;
+
+/// An ext4 of its own, for as long as this lives.
+struct Disk {
+    image: PathBuf,
+    at: PathBuf,
+}
+
+impl Disk {
+    /// None, said loudly, where it cannot be made.
+    fn mount(site: &Path, at: &Path) -> Option<Self> {
+        let disk = Self { image: site.join("disk"), at: at.to_owned() };
+        std::fs::File::create(&disk.image).unwrap().set_len(IMAGE_BYTES).unwrap();
+        std::fs::create_dir_all(at).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk.image).output();
+        let is_made = made.is_ok_and(|made| made.status.success());
+        if !nix::unistd::geteuid().is_root() || !is_made || !disk.is_mounted() {
+            skipped("power cuts (needs root, mkfs.ext4 of Debian's e2fsprogs, and loop devices)");
+            return None;
+        }
+        Some(disk)
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).arg(&self.image).arg(&self.at).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success())
+    }
+
+    /// As when the machine comes up again.
+    fn mount_again(&self) {
+        let unmount = || Command::new("umount").arg(&self.at).stderr(Stdio::null()).status().unwrap();
+        // A client may just look for its pool there.
+        wait_until("the disk is unmounted", || unmount().success());
+        assert!(self.is_mounted(), "what is left of the disk can be mounted");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: the last process that uses it may still be on its way out.
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+    }
+}
+
+#[test]
+fn a_pool_whose_power_is_cut_takes_back_nothing_that_it_said() {
+    let seed = number("CLUSTERCTL_SEED").unwrap_or(1);
+    let cuts = number("CLUSTERCTL_POWER_CUTS").unwrap_or(4);
+    let mut dice = Dice(seed);
+    let site = Site::new();
+    let Some(disk) = Disk::mount(site.path(), &site.home("operator").state()) else { return };
+    let Some(mut lab) = Lab::at(site, Arc::new(move || disk.mount_again())) else { return };
+    let (_, usual) = lab.round(None);
+    let mut hit = 0;
+
+    for _ in 0..cuts {
+        let (kind, count) = if dice.below(2) == 0 { ("sync", usual.syncs) } else { ("write", usual.writes) };
+        let deed = if dice.below(2) == 0 { "cut-before" } else { "cut-after" };
+        let fault = Fault { at: format!("{kind} {}", 1 + dice.below(count)), deed };
+        let (end, counts) = lab.round(Some(&fault));
+        hit += counts.done;
+        assert!(counts.done == 0 || end.is_some_and(|end| end.code.is_none()), "{fault:?} {counts:?}");
+    }
+
+    assert!(hit * 2 > cuts, "{hit} of {cuts} rounds came to their cut");
+    let acknowledged = lab.promised.acknowledged;
+    assert!(acknowledged > 5 * cuts, "{acknowledged} acknowledged: the pool took nothing");
+    figures(&format!(
+        "power cuts: seed {seed}, {cuts} rounds, {hit} cut, {acknowledged} acknowledged, 0 breaches"
+    ));
+}
