@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -85,11 +86,11 @@ impl ExecutorLine {
     }
 }
 
-/// Connects to the executor that has this directory, or starts one.
+/// Connects to the executor that has this directory, or starts one. None: somebody ended it before it answered.
 ///
 /// # Errors
 /// When none runs and none can be started; the error has the last line of its log.
-pub async fn connect_or_start(options: &ExecutorOptions) -> anyhow::Result<ExecutorLine> {
+pub async fn connect_or_start(options: &ExecutorOptions) -> anyhow::Result<Option<ExecutorLine>> {
     super::workspace::private_directory(&options.directory)
         .with_context(|| format!("cannot use {}", options.directory.display()))?;
     let stream = match connect(&options.directory).await {
@@ -99,7 +100,8 @@ pub async fn connect_or_start(options: &ExecutorOptions) -> anyhow::Result<Execu
         }
         Err(_) => {
             start(options).await?;
-            connect(&options.directory).await.context("the executor that was just started does not answer")?
+            let Ok(stream) = connect(&options.directory).await else { return Ok(None) };
+            stream
         }
     };
     let (read, mut write) = stream.into_split();
@@ -118,7 +120,7 @@ pub async fn connect_or_start(options: &ExecutorOptions) -> anyhow::Result<Execu
             }
         }
     }));
-    Ok(ExecutorLine { words, writer, stream: read, inbox: Vec::new(), taken: 0 })
+    Ok(Some(ExecutorLine { words, writer, stream: read, inbox: Vec::new(), taken: 0 }))
 }
 
 async fn connect(directory: &Path) -> io::Result<UnixStream> {
@@ -126,9 +128,11 @@ async fn connect(directory: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(short_path(&handle)).await
 }
 
+/// Starts one, and waits until it listens or has ended.
 async fn start(options: &ExecutorOptions) -> anyhow::Result<()> {
     let log_path = options.directory.join(LOG);
     let log = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path)?;
+    let logged = usize::try_from(log.metadata()?.len())?;
     let mut process = tokio::process::Command::new("/proc/self/exe")
         .arg0("clusterctl")
         .arg("executor")
@@ -151,7 +155,11 @@ async fn start(options: &ExecutorOptions) -> anyhow::Result<()> {
     if said.starts_with("ready") {
         return Ok(());
     }
-    let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+    if process.wait().await?.signal().is_some() {
+        return Ok(());
+    }
+    let log = std::fs::read(&log_path).unwrap_or_default();
+    let log = String::from_utf8_lossy(log.get(logged..).unwrap_or_default());
     let last = log.lines().rev().find_map(|line| line.strip_prefix("error: "));
     anyhow::bail!("the executor did not start: {}", last.unwrap_or("it left no word"))
 }

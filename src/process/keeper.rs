@@ -50,8 +50,11 @@ pub fn run(timing: Timing, files: u64, run_as: Option<Credentials>) -> anyhow::R
         Keeper { socket, null: null.into(), timer, timing, run_as, stack: Stack::new(), attempt: None };
     let ended = keeper.serve();
     keeper.end_everything();
-    ended?;
-    Ok(())
+    match ended {
+        // The executor is gone in the midst of a word.
+        Ok(()) | Err(Errno::ECONNRESET | Errno::EPIPE) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 struct Keeper {

@@ -14,7 +14,7 @@ use crate::process::executor::ExecutorOptions;
 use crate::process::executor_client::{ExecutorLine, connect_or_start};
 use crate::process::{JournalOf, facts};
 
-/// An executor that says no welcome so often speaks another language.
+/// An executor that says no welcome so often speaks another language, or does not live.
 const MEETINGS_MAX: u32 = 10;
 const MEET_AGAIN: Duration = Duration::from_millis(50);
 
@@ -35,14 +35,15 @@ pub(super) async fn meet_executor(
         timing: options.timing,
     };
     for _ in 0..MEETINGS_MAX {
-        let mut line = connect_or_start(&executor).await?;
-        if let Some(FromExecutor::Welcome { incarnation, held, .. }) = line.recv().await {
+        if let Some(mut line) = connect_or_start(&executor).await?
+            && let Some(FromExecutor::Welcome { incarnation, held, .. }) = line.recv().await
+        {
             return Ok((line, incarnation, held));
         }
-        // One that is being killed may still let us in.
+        // Somebody may be ending them; one that is being killed may still let us in.
         tokio::time::sleep(MEET_AGAIN).await;
     }
-    anyhow::bail!("the executor does not speak our protocol")
+    anyhow::bail!("the executor speaks another protocol, or ends before it speaks")
 }
 
 /// What an executor left that is gone. That an attempt was never started is proven only as long as the machine has not

@@ -1,7 +1,7 @@
 //! An attempt that has ended has left no process, whatever it did, and whoever was killed.
 
 use crate::census;
-use crate::cluster::{Cluster, Home, kill, skipped, wait_until};
+use crate::cluster::{Cluster, Home, kill, skipped, wait_for, wait_until};
 
 /// Starts processes that do all they can to stay: each with this mark in its environment.
 const STAYERS: &str = "
@@ -173,4 +173,21 @@ fn a_worker_that_is_stopped_ends_its_jobs_and_says_that_they_are_lost() {
     assert_eq!(cluster.operator.run(["wait", &id]).code, 125);
     assert_eq!(cluster.worker(worker).wait(), 0);
     census::assert_none(&mark);
+}
+
+#[test]
+fn executors_that_are_killed_as_they_start_are_followed_by_another_and_the_agent_goes_on() {
+    let mut cluster = Cluster::start();
+    cluster.join("w1", &[]);
+
+    for _ in 0..6 {
+        let there = || cluster.site.detached("clusterctl executor").first().copied();
+        let pid = wait_for("there is an executor", there);
+        kill(pid, libc::SIGKILL);
+        wait_until("it has gone", || there() != Some(pid));
+    }
+
+    // It may be given to the last of them.
+    assert_eq!(cluster.operator.run(["run", "--retries", "9", "echo here"]).ok(), "here\n");
+    assert_eq!(cluster.worker(0).ended(), None);
 }
