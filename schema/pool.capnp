@@ -322,6 +322,8 @@ struct WorkerInfo {
   joinedMs @9 :Int64;
   fingerprint @10 :Data;
   # Of its key, 32 bytes; empty: it is one of the pool's own machine.
+  ephemeral @11 :Bool;
+  # It is forgotten ten minutes after it left, when it holds nothing.
 }
 
 enum WorkerState {

@@ -39,6 +39,8 @@ struct Record {
     # The time of this token has been over for long.
     clientRenewed @12 :ClientRenewed;
     # A client has another key.
+    workerForgotten @13 :UInt64;
+    # An ephemeral worker left long ago, and held nothing.
   }
 }
 
@@ -261,4 +263,5 @@ enum AuditKind {
   poolKeyRenewed @12;
   workerDrained @13;
   workerResumed @14;
+  workerForgotten @15;
 }

@@ -49,6 +49,8 @@ struct Facts {
   # The name of that user.
   pid @9 :UInt32;
   # Of its agent.
+  ephemeral @10 :Bool;
+  # It is to be forgotten ten minutes after it left, when it holds nothing.
 }
 
 struct Carried {

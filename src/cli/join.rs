@@ -17,7 +17,7 @@ use crate::core::checkup::Check;
 use crate::core::id::Name;
 use crate::core::label::parse_label;
 use crate::core::limits;
-use crate::core::membership::SubmitterTrust;
+use crate::core::membership::{SubmitterTrust, Tenure};
 use crate::core::refusal::Refusal;
 use crate::net::dial::{self, Route};
 use crate::process::run_as::JobUser;
@@ -60,6 +60,9 @@ pub(super) struct JoinArgs {
     /// After SIGTERM, end what still runs, so that all is over within this; in a container 8s
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     stop_within: Option<Duration>,
+    /// Comes once, as a container does: the pool sees to it that its name is free, and forgets it 10 minutes after it left
+    #[arg(long)]
+    ephemeral: bool,
     #[arg(long, hide = true, value_name = "DIR")]
     local_state: Option<PathBuf>,
 }
@@ -124,6 +127,7 @@ impl JoinArgs {
             work_directory: work_directory(self.work_dir.as_ref())?,
             state: global.state.clone(),
             trust: if self.trust_submitters { SubmitterTrust::Everybody } else { SubmitterTrust::OwnerOnly },
+            tenure: if self.ephemeral { Tenure::Ephemeral } else { Tenure::Lasting },
             run_as: run_as.map_err(|error| Failure::new("usage", format!("{error:#}")))?.flatten(),
             root: if self.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
             mode: if self.local_state.is_some() { JoinMode::Background } else { JoinMode::Foreground },
@@ -138,6 +142,9 @@ impl JoinArgs {
     pub(super) async fn place_and_name(&self, global: &Global) -> Result<(String, String), Failure> {
         if self.local_state.is_some() {
             return Err(Failure::new("usage", "a private pool starts its own worker"));
+        }
+        if self.ephemeral {
+            return Err(Failure::new("usage", "a service comes again, so its worker cannot be --ephemeral"));
         }
         let pool = match self.address(&find_root(global)?).await {
             PoolAddress::Network(address) => address,

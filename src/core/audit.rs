@@ -12,7 +12,7 @@ pub struct AuditEntry {
     pub what: AuditKind,
     /// Who did it, or whom it was decided about; empty: nobody who is known.
     pub who: String,
-    /// Where that came from: an address, or `socket`.
+    /// Where that came from: an address, or `socket`; `pool`: from itself.
     pub source: String,
     /// What it was about, as `job 42`; may be empty.
     pub about: String,
@@ -55,11 +55,13 @@ pub enum AuditKind {
     KeyRenewed,
     /// The pool has another key.
     PoolKeyRenewed,
+    /// An ephemeral worker had gone, and was forgotten.
+    WorkerForgotten,
 }
 
 impl AuditKind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Enrolled,
         Self::NotEnrolled,
         Self::Connected,
@@ -75,6 +77,7 @@ impl AuditKind {
         Self::ClientRevoked,
         Self::KeyRenewed,
         Self::PoolKeyRenewed,
+        Self::WorkerForgotten,
     ];
 
     /// The words that people and scripts read.
@@ -95,6 +98,7 @@ impl AuditKind {
             Self::ClientRevoked => "client revoked",
             Self::KeyRenewed => "key renewed",
             Self::PoolKeyRenewed => "pool key renewed",
+            Self::WorkerForgotten => "worker forgotten",
         }
     }
 }

@@ -33,6 +33,17 @@ pub struct Facts {
     pub user: String,
     /// Of its agent.
     pub pid: u32,
+    /// Whether it is remembered when it has gone.
+    pub tenure: Tenure,
+}
+
+/// Whether a worker is remembered when it has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tenure {
+    /// Until somebody removes it.
+    Lasting,
+    /// `--ephemeral`: for ten minutes, and as long as it may have something.
+    Ephemeral,
 }
 
 /// Whose jobs a worker takes that runs on the pool's machine as the pool's user.

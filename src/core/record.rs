@@ -74,6 +74,8 @@ pub enum Record {
     Token(TokenState),
     /// A token is gone: it expired or was revoked long ago.
     TokenForgotten(TokenId),
+    /// An ephemeral worker is gone: it left long ago, and holds nothing.
+    WorkerForgotten(WorkerId),
 }
 
 impl Record {
@@ -95,7 +97,8 @@ impl Record {
             | Self::Client(_)
             | Self::ClientRenewed { .. }
             | Self::Token(_)
-            | Self::TokenForgotten(_) => 0,
+            | Self::TokenForgotten(_)
+            | Self::WorkerForgotten(_) => 0,
         };
         RECORD_BYTES + more
     }

@@ -41,6 +41,8 @@ pub struct Timing {
     pub prefetch: Duration,
     /// What waits at a worker for so long is asked back.
     pub recall_after: Duration,
+    /// An ephemeral worker that has gone is forgotten after so long.
+    pub forget_after: Duration,
 }
 
 impl Default for Timing {
@@ -65,6 +67,7 @@ impl Default for Timing {
             container_stop: seconds(8),
             prefetch: Duration::from_millis(200),
             recall_after: seconds(1),
+            forget_after: seconds(600),
         }
     }
 }
@@ -98,6 +101,7 @@ impl Timing {
             container_stop: s(self.container_stop),
             prefetch: s(self.prefetch),
             recall_after: s(self.recall_after),
+            forget_after: s(self.forget_after),
         }
     }
 }

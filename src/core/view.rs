@@ -6,6 +6,7 @@
 use super::id::{Fingerprint, JobId, TaskId};
 use super::job::JobSpec;
 use super::label::Labels;
+use super::membership::Tenure;
 use super::outcome::{Cancel, Outcome, Usage};
 use super::output::OutputTotals;
 use super::time::WallTime;
@@ -271,6 +272,8 @@ pub struct WorkerInfo {
     pub joined: WallTime,
     /// Its key; none for a local worker.
     pub fingerprint: Option<Fingerprint>,
+    /// Whether it is remembered when it has gone.
+    pub tenure: Tenure,
 }
 
 /// A person or a script that a token let in.

@@ -66,6 +66,7 @@ fn write_kind(kind: AuditKind) -> record_capnp::AuditKind {
         AuditKind::WorkerResumed => record_capnp::AuditKind::WorkerResumed,
         AuditKind::KeyRenewed => record_capnp::AuditKind::KeyRenewed,
         AuditKind::PoolKeyRenewed => record_capnp::AuditKind::PoolKeyRenewed,
+        AuditKind::WorkerForgotten => record_capnp::AuditKind::WorkerForgotten,
     }
 }
 
@@ -86,5 +87,6 @@ fn read_kind(kind: record_capnp::AuditKind) -> AuditKind {
         record_capnp::AuditKind::WorkerResumed => AuditKind::WorkerResumed,
         record_capnp::AuditKind::KeyRenewed => AuditKind::KeyRenewed,
         record_capnp::AuditKind::PoolKeyRenewed => AuditKind::PoolKeyRenewed,
+        record_capnp::AuditKind::WorkerForgotten => AuditKind::WorkerForgotten,
     }
 }

@@ -92,6 +92,7 @@ fn write(record: &Record, mut to: schema::record::Builder<'_>) {
         }
         Record::Token(state) => write_token(state, to.init_token()),
         Record::TokenForgotten(id) => to.set_token_forgotten(id.0),
+        Record::WorkerForgotten(id) => to.set_worker_forgotten(id.0),
     }
 }
 
@@ -143,6 +144,7 @@ fn read(from: schema::record::Reader<'_>) -> Result<Record, WireError> {
         }
         Which::Token(from) => Record::Token(read_token(from?)?),
         Which::TokenForgotten(id) => Record::TokenForgotten(TokenId(id)),
+        Which::WorkerForgotten(id) => Record::WorkerForgotten(WorkerId(id)),
     })
 }
 

@@ -6,7 +6,9 @@ use crate::core::attempt::AttemptEnd;
 use crate::core::id::{Fence, Fingerprint, Incarnation, JobId};
 use crate::core::job::JobSpec;
 use crate::core::limits;
-use crate::core::membership::{Carried, Facts, Registered, Report, Start, StartOrder, SubmitterTrust};
+use crate::core::membership::{
+    Carried, Facts, Registered, Report, Start, StartOrder, SubmitterTrust, Tenure,
+};
 use crate::core::outcome::Cancel;
 use crate::core::time::WallTime;
 use crate::core::view::{WorkerInfo, WorkerState};
@@ -46,6 +48,7 @@ pub fn write_facts(said: &Facts, mut to: facts::Builder<'_>) {
     to.set_trust_submitters(said.trust == SubmitterTrust::Everybody);
     to.set_user(&said.user);
     to.set_pid(said.pid);
+    to.set_ephemeral(said.tenure == Tenure::Ephemeral);
 }
 
 /// Reads what a worker says of itself.
@@ -64,7 +67,12 @@ pub fn read_facts(from: facts::Reader<'_>) -> Result<Facts, WireError> {
         },
         user: text::read(from.get_user(), "the user", TEXT_BYTES_MAX)?,
         pid: from.get_pid(),
+        tenure: tenure(from.get_ephemeral()),
     })
+}
+
+fn tenure(is_ephemeral: bool) -> Tenure {
+    if is_ephemeral { Tenure::Ephemeral } else { Tenure::Lasting }
 }
 
 /// Writes what executors have, into a list of as many.
@@ -281,6 +289,7 @@ pub fn write_info(info: &WorkerInfo, mut to: worker_info::Builder<'_>) {
     to.set_only_owner(info.only_owner.as_deref().unwrap_or(""));
     to.set_joined_ms(info.joined.0);
     to.set_fingerprint(info.fingerprint.as_ref().map_or(&[][..], |key| &key.0[..]));
+    to.set_ephemeral(info.tenure == Tenure::Ephemeral);
 }
 
 /// Writes what is seen of workers into a list of as many.
@@ -324,6 +333,7 @@ pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError>
         tasks: tasks.iter().map(fence::read_task).collect(),
         only_owner: text::read_optional(from.get_only_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
         joined: WallTime(from.get_joined_ms()),
+        tenure: tenure(from.get_ephemeral()),
         fingerprint: match from.get_fingerprint()? {
             [] => None,
             key => Some(Fingerprint(text::read_array(Ok(key), "a fingerprint")?)),
@@ -388,6 +398,7 @@ mod tests {
             only_owner: None,
             joined: WallTime(0),
             fingerprint: None,
+            tenure: Tenure::Lasting,
         }
     }
 

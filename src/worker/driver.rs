@@ -19,7 +19,7 @@ use crate::core::agent::{Agent, AgentEffect};
 use crate::core::attempt::FromExecutor;
 use crate::core::id::Fence;
 use crate::core::limits;
-use crate::core::membership::{Registered, Report};
+use crate::core::membership::{Registered, Report, Tenure};
 use crate::core::output::Chunk;
 use crate::core::refusal::Refusal;
 use crate::net::key::KeyFile;
@@ -116,10 +116,22 @@ impl Driver {
             Ok(never) => match never {},
             Err(over) => over,
         };
+        if let Over::Ending(Ending::Drained) = over {
+            self.end_tenure();
+        }
         self.line.close().await;
         match over {
             Over::Ending(ending) => Ok(ending),
             Over::Failed(error) => Err(error),
+        }
+    }
+
+    /// An ephemeral worker has ended: who joins here next is another one.
+    fn end_tenure(&self) {
+        if self.options.tenure == Tenure::Ephemeral
+            && let Err(error) = self.home.forget_identity()
+        {
+            tracing::warn!(%error, "cannot forget the identity of an ephemeral worker");
         }
     }
 

@@ -10,6 +10,7 @@ use super::{JoinError, JoinOptions, pause};
 use crate::core::access::Role;
 use crate::core::id::{Fingerprint, Name};
 use crate::core::limits::NAME_BYTES_MAX;
+use crate::core::membership::Tenure;
 use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
 use crate::core::succession::Renewal;
@@ -194,10 +195,11 @@ async fn enrol(
     }
 }
 
-/// The name that is given, else the host's.
+/// The name that is given, else the host's. Of an ephemeral worker both are only how its name begins.
 pub(super) fn wished_name(options: &JoinOptions) -> (Name, NameChoice) {
     match &options.name {
-        Some(name) => (name.clone(), NameChoice::Given),
+        Some(name) if options.tenure == Tenure::Lasting => (name.clone(), NameChoice::Given),
+        Some(name) => (name.clone(), NameChoice::Default),
         None => (Name::from_any(&facts::hostname()), NameChoice::Default),
     }
 }

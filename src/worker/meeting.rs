@@ -72,5 +72,6 @@ pub(super) fn facts_of(options: &JoinOptions, incarnation: Incarnation, began: T
         trust: options.trust,
         user,
         pid: std::process::id(),
+        tenure: options.tenure,
     }
 }

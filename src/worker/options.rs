@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::id::Name;
 use crate::core::label::Labels;
-use crate::core::membership::SubmitterTrust;
+use crate::core::membership::{SubmitterTrust, Tenure};
 use crate::core::timing::Timing;
 use crate::net::dial::Route;
 use crate::net::proxy::Proxies;
@@ -32,6 +32,8 @@ pub struct JoinOptions {
     pub state: Option<PathBuf>,
     /// Whose jobs it takes on its pool's own machine.
     pub trust: SubmitterTrust,
+    /// Whether its pool remembers it when it has gone.
+    pub tenure: Tenure,
     /// As whom jobs run; none: as this process's user.
     pub run_as: Option<JobUser>,
     /// Whether it may run jobs as root.

@@ -148,3 +148,29 @@ fn a_worker_is_taken_out_of_service_and_put_back() {
     assert_eq!(operator.run(["wait", waits.trim()]).code, 0);
     assert_eq!(operator.run(["workers", "drain", "w9"]).code, 3);
 }
+
+#[test]
+fn an_ephemeral_worker_has_a_name_that_is_free_and_is_forgotten_when_it_has_gone() {
+    let mut cluster = Cluster::faster(100);
+    cluster.join("w1", &[]);
+    let home = cluster.site.home("container");
+    let come = || {
+        let token = cluster.token("--worker");
+        join(&home, &cluster.address, "w1", &["--token", &token, "--ephemeral"])
+    };
+    let mut first = come();
+    cluster.wait_for_worker("w1-2", "ready");
+
+    first.signal(libc::SIGTERM);
+    assert_eq!(first.wait(), 0);
+    let second = come();
+    cluster.wait_for_worker("w1-3", "ready");
+    second.kill();
+
+    let names = || cluster.operator.run(["workers", "-q"]).ok();
+    wait_until("those that have gone are forgotten", || names() == "w1\n");
+    let trail = cluster.operator.run(["audit"]).ok();
+    for name in ["w1-2", "w1-3"] {
+        assert!(trail.contains(&format!("worker forgotten · worker {name}")), "{trail}");
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use capnp::capability::{Client, FromClientHook};
 use clusterctl::core::id::{Fingerprint, Incarnation, Name};
 use clusterctl::core::label::Labels;
-use clusterctl::core::membership::{Carried, Facts, SubmitterTrust};
+use clusterctl::core::membership::{Carried, Facts, SubmitterTrust, Tenure};
 use clusterctl::core::pool::NameChoice;
 use clusterctl::core::refusal::Refusal;
 use clusterctl::core::succession::Renewal;
@@ -176,6 +176,7 @@ pub fn facts() -> Facts {
         memory_bytes: 0,
         uid: 1,
         trust: SubmitterTrust::Everybody,
+        tenure: Tenure::Lasting,
         user: "nobody".into(),
         pid: 1,
     }

@@ -3,7 +3,7 @@
 use clusterctl::core::attempt::ToExecutor;
 use clusterctl::core::id::{Fingerprint, Incarnation, Name};
 use clusterctl::core::label::Labels;
-use clusterctl::core::membership::{Facts, StartOrder, SubmitterTrust};
+use clusterctl::core::membership::{Facts, StartOrder, SubmitterTrust, Tenure};
 use clusterctl::core::time::Timestamp;
 
 use crate::agent_process::AgentProcess;
@@ -118,6 +118,7 @@ impl Machine {
             memory_bytes: 1 << 30,
             uid: 1000,
             trust: SubmitterTrust::Everybody,
+            tenure: Tenure::Lasting,
             user: "worker".to_owned(),
             pid: 1,
         }

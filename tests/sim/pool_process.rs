@@ -362,6 +362,7 @@ impl std::fmt::Display for Short<'_> {
             Record::ClientRenewed { before, client } => write!(f, "{} instead of {before}", client.key),
             Record::Token(state) => write!(f, "token {}", state.id),
             Record::TokenForgotten(id) => write!(f, "token {id} forgotten"),
+            Record::WorkerForgotten(id) => write!(f, "worker {id} forgotten"),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::super::connection::Session;
 use super::super::error::{Failure, check_refused};
 use super::super::{Format, Manner, duration, render};
 use super::{tell_done, tell_list};
+use crate::core::membership::Tenure;
 use crate::core::view::{WorkerInfo, WorkerState};
 use crate::say::{say, tell};
 use crate::wire;
@@ -177,7 +178,7 @@ fn show_all(workers: &[WorkerInfo], manner: Manner) {
         crate::say::result(format_args!("{}", render::workers(workers)));
         let silent: Vec<&str> = workers
             .iter()
-            .filter(|worker| worker.state == WorkerState::Silent)
+            .filter(|worker| worker.state == WorkerState::Silent && worker.tenure == Tenure::Lasting)
             .map(|worker| worker.name.as_str())
             .collect();
         match silent.as_slice() {
@@ -202,6 +203,9 @@ fn show_one(worker: &WorkerInfo) {
     if let Some(owner) = &worker.only_owner {
         tell!("  takes      only {owner}'s jobs (--trust-submitters lifts that)");
     }
+    if worker.tenure == Tenure::Ephemeral {
+        tell!("  ephemeral  forgotten 10 minutes after it has gone");
+    }
     if let Some(key) = worker.fingerprint {
         tell!("  key        {key}");
     }
@@ -221,6 +225,7 @@ fn json(worker: &WorkerInfo) -> serde_json::Value {
         "memory_bytes": worker.memory_bytes,
         "seen_s": worker.seen.map(|seen| seen.as_secs_f64()),
         "only_owner": worker.only_owner,
+        "ephemeral": worker.tenure == Tenure::Ephemeral,
         "joined": render::rfc3339(worker.joined),
     })
 }

@@ -197,6 +197,7 @@ mod tests {
     use super::*;
     use crate::core::id::{Fingerprint, JobId};
     use crate::core::label::Labels;
+    use crate::core::membership::Tenure;
     use crate::core::time::WallTime;
 
     fn worker(name: &str, state: WorkerState) -> WorkerInfo {
@@ -212,6 +213,7 @@ mod tests {
             only_owner: None,
             joined: WallTime(0),
             fingerprint: Some(Fingerprint([1; 32])),
+            tenure: Tenure::Lasting,
         }
     }
 

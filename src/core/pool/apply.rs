@@ -43,6 +43,7 @@ impl Pool {
                 self.tokens.remove(id);
                 self.relog.forget(Item::Token(*id));
             }
+            Record::WorkerForgotten(id) => self.apply_worker_forgotten(*id),
         }
     }
 

@@ -371,6 +371,7 @@ impl Pool {
     pub fn leave(&mut self, now: Now, connection: ConnectionId) {
         let Some(id) = self.connections.remove(&connection) else { return };
         self.depart(id);
+        self.arm_forgetting(now.at, id);
         let goes = self.workers[&id].state.facts.as_ref().map(|facts| facts.incarnation);
         for fence in self.fences_at(id) {
             let Some(active) = self.active(fence) else { continue };

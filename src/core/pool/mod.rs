@@ -22,6 +22,7 @@ mod cancel;
 mod check;
 mod clients;
 mod draining;
+mod ephemeral;
 mod job;
 mod membership;
 mod prefetch;
@@ -233,7 +234,10 @@ impl Pool {
             .collect();
         drained.into_iter().for_each(|id| self.arm_eviction(now, id));
         let all: Vec<WorkerId> = self.workers.keys().copied().collect();
-        all.into_iter().for_each(|id| self.arm_recall(now, id));
+        for id in all {
+            self.arm_recall(now, id);
+            self.arm_forgetting(now.at, id);
+        }
     }
 
     /// The durations that it goes by.

@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Evict(WorkerId),
     /// Whether something waits at a worker for too long.
     Recall(WorkerId),
+    /// Whether an ephemeral worker is still gone.
+    Forget(WorkerId),
     /// What was decided at the door within the last minute.
     Audit,
 }
@@ -44,6 +46,7 @@ impl Pool {
                 Timer::Lapse(fence) => self.look_whether_lapsed(now, fence),
                 Timer::Evict(id) => self.look_whether_evicted(now, id),
                 Timer::Recall(id) => self.look_what_waits(now, id),
+                Timer::Forget(id) => self.look_whether_gone(now, id),
                 Timer::Audit => self.end_minute(now),
             }
         }
@@ -62,6 +65,7 @@ impl Pool {
         }
         worker.hearing = Hearing::Silent;
         self.refresh_offer(id);
+        self.arm_forgetting(now.at, id);
         for fence in self.fences_at(id) {
             self.becomes_unknown(now, fence, id);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::core::id::{ConnectionId, TaskId};
 use crate::core::label::Labels;
+use crate::core::membership::Tenure;
 use crate::core::record::{Validity, WorkerState};
 use crate::core::time::Timestamp;
 use crate::core::view;
@@ -29,6 +30,8 @@ pub struct Worker {
     pub(super) only_owner: Option<String>,
     /// When to look again for what waits there for too long.
     pub(super) recalls_at: Option<Timestamp>,
+    /// When to look whether it is still gone, if it is to be forgotten then.
+    pub(super) forgets_at: Option<Timestamp>,
     /// Tasks that it holds.
     pub(super) active: BTreeSet<TaskId>,
 }
@@ -66,6 +69,7 @@ impl Worker {
             evicts_at: None,
             only_owner: None,
             recalls_at: None,
+            forgets_at: None,
             active: BTreeSet::new(),
         }
     }
@@ -93,6 +97,11 @@ impl Worker {
     /// Tasks that it has: beyond its slots, those that wait there.
     pub fn used(&self) -> u32 {
         u32::try_from(self.active.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it is remembered when it has gone.
+    pub(super) fn tenure(&self) -> Tenure {
+        self.state.facts.as_ref().map_or(Tenure::Lasting, |facts| facts.tenure)
     }
 
     /// Its own labels, what its token bound to it over them, and its name.
@@ -130,6 +139,7 @@ impl Worker {
             only_owner: self.only_owner.clone(),
             joined: self.state.joined,
             fingerprint: self.state.key,
+            tenure: self.tenure(),
         }
     }
 

@@ -144,5 +144,6 @@ pub(in crate::wire) fn record() -> impl Strategy<Value = Record> {
         (fingerprint(), client_state()).prop_map(|(before, client)| Record::ClientRenewed { before, client }),
         token_state().prop_map(Record::Token),
         token_id().prop_map(Record::TokenForgotten),
+        worker_id().prop_map(Record::WorkerForgotten),
     ]
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::core::attempt::{FromExecutor, Held, Launch, ToExecutor};
 use crate::core::id::Fence;
-use crate::core::membership::{Carried, Facts, Registered, Report, Start, SubmitterTrust};
+use crate::core::membership::{Carried, Facts, Registered, Report, Start, SubmitterTrust, Tenure};
 use crate::core::outcome::Cancel;
 use crate::core::time::Timestamp;
 use crate::core::view::{WorkerInfo, WorkerState};
@@ -24,8 +24,9 @@ prop_compose! {
         (slots, labels, memory_bytes) in (any::<u32>(), labels(), any::<u64>()),
         (uid, user, pid) in (any::<u32>(), text(), any::<u32>()),
         trust in select(vec![SubmitterTrust::OwnerOnly, SubmitterTrust::Everybody]),
+        tenure in select(vec![Tenure::Lasting, Tenure::Ephemeral]),
     ) -> Facts {
-        Facts { boot_id, incarnation, dial, slots, labels, memory_bytes, uid, trust, user, pid }
+        Facts { boot_id, incarnation, dial, slots, labels, memory_bytes, uid, trust, user, pid, tenure }
     }
 }
 
@@ -85,9 +86,11 @@ prop_compose! {
         ]),
         (memory_bytes, seen, tasks) in (any::<u64>(), option::of(milliseconds()), vec(task_id(), 0..4)),
         (only_owner, joined, fingerprint) in (option::of(some_text()), moment(), option::of(fingerprint())),
+        tenure in select(vec![Tenure::Lasting, Tenure::Ephemeral]),
     ) -> WorkerInfo {
         WorkerInfo {
             name, state, slots, used, labels, memory_bytes, seen, tasks, only_owner, joined, fingerprint,
+            tenure,
         }
     }
 }

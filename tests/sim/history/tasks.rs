@@ -75,7 +75,8 @@ impl Jobs {
             | Record::Client(_)
             | Record::ClientRenewed { .. }
             | Record::Token(_)
-            | Record::TokenForgotten(_) => {}
+            | Record::TokenForgotten(_)
+            | Record::WorkerForgotten(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod draining;
+mod ephemeral;
 mod liveness;
 mod prefetch;
 mod queue;
@@ -19,7 +20,7 @@ use crate::core::audit::{AuditEntry, AuditKind};
 use crate::core::id::{Incarnation, JobNonce, Name, TaskId};
 use crate::core::job::{Array, JobSpec};
 use crate::core::label::{Constraint, Labels};
-use crate::core::membership::{Carried, Facts, Report, SubmitterTrust};
+use crate::core::membership::{Carried, Facts, Report, SubmitterTrust, Tenure};
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
 use crate::core::record::HistoryItem;
@@ -133,6 +134,7 @@ fn facts(slots: u32, incarnation: u64, dial: u64) -> Facts {
         memory_bytes: 0,
         uid: 1,
         trust: SubmitterTrust::Everybody,
+        tenure: Tenure::Lasting,
         user: "ann".into(),
         pid: 1,
     }

@@ -12,7 +12,7 @@ use clusterctl::core::id::{
 };
 use clusterctl::core::job::{Array, JobSpec};
 use clusterctl::core::label::{Constraint, Labels};
-use clusterctl::core::membership::{Facts, Report, SubmitterTrust};
+use clusterctl::core::membership::{Facts, Report, SubmitterTrust, Tenure};
 use clusterctl::core::outcome::{Cancel, Outcome, Usage};
 use clusterctl::core::output::{Chunk, OutputTotals, Stream};
 use clusterctl::core::pool::{Effect, EnrolWish, NameChoice, Pool, Submit, Viewer};
@@ -115,7 +115,14 @@ fn earlier_life() -> Vec<Record> {
         validity: Validity::Standing,
         admitted: Vec::new(),
     };
-    vec![Record::Worker(worker), Record::Job(Box::new(job)), Record::Token(token)]
+    let once = WorkerState { id: WorkerId(3), name: "once".into(), key: None, drain: None, ..worker.clone() };
+    vec![
+        Record::Worker(once),
+        Record::WorkerForgotten(WorkerId(3)),
+        Record::Worker(worker),
+        Record::Job(Box::new(job)),
+        Record::Token(token),
+    ]
 }
 
 /// A pool that lives.
@@ -304,6 +311,7 @@ fn facts(id: u64, slots: u32) -> Facts {
         memory_bytes: 64 << 30,
         uid: 1001,
         trust: SubmitterTrust::OwnerOnly,
+        tenure: Tenure::Lasting,
         user: "jobs".into(),
         pid: 4321,
     }
