@@ -54,6 +54,7 @@ use crate::store::output::OutputWriter;
 use crate::store::output_thread::output_loop;
 use crate::store::place::{self, Endpoint, StateRoot};
 use crate::store::secrets::Secrets;
+use crate::store::space::{Reserve, Room};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{self, Store};
 
@@ -181,6 +182,9 @@ fn start_threads(
     info: PoolInfo,
     keys: Arc<Keyring>,
 ) -> anyhow::Result<(Shared, Threads)> {
+    // The first commit of this life may need what these can spare. What is wrong with the disk is told by who watches it.
+    let _ = Room::of(&info.state).and_then(|room| Reserve::new(&info.state).keep(room));
+    let (writer, reader) = OutputWriter::open(&info.state.join("output"), options.output_limit)?;
     let mut store = SqliteStore::open(&info.state)?;
     let epoch = store.acquire()?;
     let host = Host { boot_id: info.boot_id.clone(), uid: info.uid, owner: info.owner.clone() };
@@ -193,7 +197,6 @@ fn start_threads(
     let peers = Peers::new(secrets.clone());
     let (commits, waiting) = std::sync::mpsc::channel();
     let (driver, handle) = Driver::new(pool, commits, peers.clone(), Arc::clone(&identities));
-    let (writer, reader) = OutputWriter::open(&info.state.join("output"), options.output_limit)?;
     let (output_loop, output) = output_loop(writer, reader);
     let stop = Arc::new(watch::channel(Stop::No).0);
     let mut threads = Threads::new(Arc::clone(&stop));

@@ -85,7 +85,7 @@ struct Extent {
 }
 
 impl OutputWriter {
-    /// Opens the directory, or makes it; a torn end is cut off.
+    /// Opens the directory, or makes it; a torn end is cut off. On a full disk the oldest output makes room.
     ///
     /// # Errors
     /// When it cannot be read or written.
@@ -100,6 +100,13 @@ impl OutputWriter {
             index.load(number, Some(&number) == numbers.last())?;
         }
         let current = numbers.last().map_or(1, |last| last + 1);
+        let room = Room::of(directory)?;
+        // Who opens a pool has to write before any output comes.
+        if room.is_short() {
+            index.limit = index.bytes.saturating_sub(room.missing());
+            index.drop_oldest(current)?;
+            index.limit = limit;
+        }
         let file = begin_segment(directory, current)?;
         index.segments.insert(current, 0);
         let shared = Arc::new(RwLock::new(index));

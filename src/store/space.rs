@@ -38,6 +38,11 @@ impl Room {
         self.share(limits::DISK_FREE_BYTES)
     }
 
+    /// Whether there may soon be none, although the reserve was let go.
+    pub fn is_short(&self) -> bool {
+        self.free < self.watermark() / 8
+    }
+
     /// So many bytes; of a small disk a twentieth.
     pub fn share(&self, bytes: u64) -> u64 {
         bytes.min(self.total / 20)

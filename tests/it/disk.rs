@@ -29,8 +29,8 @@ impl Small {
     }
 
     /// Leaves no more free than this.
-    fn fill(&self, leave: u64) -> PathBuf {
-        let filler = self.0.join("filler");
+    fn fill(&self, leave: u64, name: &str) -> PathBuf {
+        let filler = self.0.join(name);
         let file = std::fs::File::create(&filler).unwrap();
         let bytes = i64::try_from(self.free().saturating_sub(leave)).unwrap();
         nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, bytes).unwrap();
@@ -64,7 +64,7 @@ fn a_pool_whose_disk_is_full_takes_nothing_new_and_ends_what_it_has() {
     wait_until("there is a reserve", || state.join("lab/reserve").exists());
 
     // Less than half of what is to stay free, so that the reserve goes as well.
-    let filler = small.fill(1 << 20);
+    let filler = small.fill(1 << 20, "filler");
 
     let refused = || operator.run(["submit", "true"]);
     wait_until("what is new is refused", || refused().code == 6);
@@ -91,6 +91,42 @@ fn a_pool_whose_disk_is_full_takes_nothing_new_and_ends_what_it_has() {
 }
 
 #[test]
+fn a_pool_starts_on_a_disk_that_is_full_to_the_last_byte_as_long_as_anything_of_its_own_can_go() {
+    let site = Site::new();
+    let state = site.home("operator").state();
+    let Some(small) = Small::mount(&state, 64) else {
+        skipped("a pool that starts on a full disk (needs root, and a kernel that lets it mount)");
+        return;
+    };
+    let mut cluster = Cluster::at(site);
+    cluster.join("w1", &[]);
+    let job = cluster.operator.run(["submit", "seq 1 4000000; exit 9"]).ok().trim().to_owned();
+    assert_eq!(cluster.operator.run(["wait", &job]).code, 9);
+    let wait = |cluster: &Cluster| cluster.operator.run(["wait", &job]).code;
+    let submit = |cluster: &Cluster| cluster.operator.run(["submit", "true"]).code;
+    let logs = |cluster: &Cluster| cluster.operator.run(["logs", &job]).stderr;
+
+    cluster.kill_pool();
+    let first = small.fill(0, "first");
+    cluster.restart_pool();
+    assert!(!state.join("lab/reserve").exists(), "the reserve goes first");
+    assert_eq!(wait(&cluster), 9);
+    wait_until("what is new is refused", || submit(&cluster) == 6);
+    assert_eq!(logs(&cluster), "");
+
+    cluster.kill_pool();
+    let second = small.fill(0, "second");
+    cluster.restart_pool();
+    assert!(logs(&cluster).contains("no longer kept"), "then old output");
+    assert_eq!(wait(&cluster), 9);
+
+    [first, second].iter().for_each(|filler| std::fs::remove_file(filler).unwrap());
+    cluster.wait_for_worker("w1", "ready");
+    wait_until("there is room again", || submit(&cluster) == 0);
+    assert_eq!(cluster.operator.run(["run", "echo fine"]).ok(), "fine\n");
+}
+
+#[test]
 fn a_worker_whose_disk_is_full_lives_and_takes_no_more_until_there_is_space() {
     let site = Site::new();
     let place = site.home("w1").path().to_owned();
@@ -106,7 +142,7 @@ fn a_worker_whose_disk_is_full_lives_and_takes_no_more_until_there_is_space() {
     let runs = operator.run(["submit", &wait]).ok().trim().to_owned();
     wait_until("it runs", || operator.run(["show", &runs]).ok().contains("job 1: running"));
 
-    let filler = small.fill(1 << 20);
+    let filler = small.fill(1 << 20, "filler");
 
     wait_until("the worker says that it is full", || operator.run(["workers"]).ok().contains(" full "));
     let waits = operator.run(["submit", "echo later"]).ok().trim().to_owned();
