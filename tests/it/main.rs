@@ -36,6 +36,7 @@ mod rounds;
 mod schema;
 mod service;
 mod session;
+mod stopped;
 mod storage;
 mod tap;
 mod terminal;
