@@ -10,6 +10,7 @@ mod census;
 mod clock;
 mod cluster;
 mod command_line;
+mod compiled;
 mod connect_proxy;
 mod container;
 mod disk;

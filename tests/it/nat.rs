@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Home, Process, Site, join_command, pool_command, serving, skipped, wait_until};
+use crate::compiled::compiled;
 
 const POOL: &str = "203.0.113.10:7700";
 
@@ -12,15 +14,28 @@ struct Lab {
     prefix: String,
 }
 
+/// What is between the NAT and the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Near,
+    /// 80 ms each way, give or take 20, and two of a hundred frames are lost.
+    Far,
+}
+
 impl Lab {
     /// Makes them; none, said loudly, where that cannot be done.
-    fn up(number: u32) -> Option<Self> {
+    fn up(number: u32, link: Link, site: &Site) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             skipped("workers behind a NAT: making network namespaces needs root");
             return None;
         }
         let lab = Self { prefix: format!("cc{:x}-{number}", std::process::id() & 0xf_ffff) };
-        let made = lab.act("up");
+        let program = match link {
+            Link::Near => None,
+            Link::Far => Some(compiled("far-link.c", &[], site.path(), "a worker that is far away")?),
+        };
+        let far = program.iter().flat_map(|program| [program.to_str().unwrap(), "80", "20", "2", "1"]);
+        let made = lab.act("up", &far.collect::<Vec<_>>());
         if !made.status.success() {
             let why = String::from_utf8_lossy(&made.stderr);
             skipped(&format!("workers behind a NAT: {} (Debian: iproute2 nftables conntrack)", why.trim()));
@@ -29,9 +44,15 @@ impl Lab {
         Some(lab)
     }
 
-    fn act(&self, action: &str) -> Output {
+    fn act(&self, action: &str, more: &[&str]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/nat-lab.sh");
-        Command::new(script).args([action, &self.prefix]).output().unwrap()
+        Command::new(script).args([action, &self.prefix]).args(more).output().unwrap()
+    }
+
+    #[track_caller]
+    fn must(&self, action: &str, more: &[&str]) {
+        let acted = self.act(action, more);
+        assert!(acted.status.success(), "{action}: {acted:?}");
     }
 
     /// The same command, in a namespace.
@@ -49,7 +70,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        self.act("down");
+        self.act("down", &[]);
     }
 }
 
@@ -62,20 +83,38 @@ struct Natted {
     site: Site,
 }
 
+/// One whose silence is noticed within a second.
 fn natted(number: u32) -> Option<Natted> {
-    let lab = Lab::up(number)?;
-    // Silence is noticed within a second.
-    let site = Site::faster(20);
-    let operator = site.home("operator");
-    let (pool, _) = serving(&operator, lab.within("pool", &pool_command(&operator, POOL)));
-    let token = operator.run(["token", "create", "--worker", "-q"]).ok();
-    let home = site.home("n1");
-    let joining = join_command(&home, POOL, "n1", &["--token", token.trim()]);
-    let worker = Process::logged(&home, lab.within("worker", &joining));
-    wait_until("the worker has joined", || {
-        operator.run(["workers", "--output", "json"]).ok().contains("\"state\":\"ready\"")
-    });
-    Some(Natted { operator, _processes: [pool, worker], lab, site })
+    Natted::new(number, Link::Near, Site::faster(20))
+}
+
+impl Natted {
+    fn new(number: u32, link: Link, site: Site) -> Option<Self> {
+        let lab = Lab::up(number, link, &site)?;
+        let operator = site.home("operator");
+        let (pool, _) = serving(&operator, lab.within("pool", &pool_command(&operator, POOL)));
+        let token = operator.run(["token", "create", "--worker", "-q"]).ok();
+        let home = site.home("n1");
+        let joining = join_command(&home, POOL, "n1", &["--token", token.trim()]);
+        let worker = Process::logged(&home, lab.within("worker", &joining));
+        wait_until("the worker has joined", || {
+            operator.run(["workers", "--output", "json"]).ok().contains("\"state\":\"ready\"")
+        });
+        Some(Self { operator, _processes: [pool, worker], lab, site })
+    }
+
+    /// As which the pool knows the worker.
+    fn state(&self) -> String {
+        let workers: serde_json::Value =
+            serde_json::from_str(&self.operator.run(["workers", "--output", "json"]).ok()).unwrap();
+        workers[0]["state"].as_str().unwrap().to_owned()
+    }
+
+    /// How often the worker has come.
+    fn registrations(&self) -> usize {
+        let log = std::fs::read_to_string(self.operator.path().join("pool.log")).unwrap();
+        log.matches("registered worker=n1").count()
+    }
 }
 
 /// A job that has said `before` and ends with `after` when this file is there.
@@ -109,7 +148,7 @@ fn a_nat_that_forgets_its_flows_costs_a_running_job_nothing() {
     let id = start_waiter(&natted, &go);
 
     // Nobody is told: what either side sends from now on vanishes.
-    assert!(natted.lab.act("forget").status.success());
+    natted.lab.must("forget", &[]);
     std::fs::write(&go, "").unwrap();
 
     assert_eq!(natted.operator.run(["wait", &id]).code, 0);
@@ -122,9 +161,75 @@ fn a_nat_that_shows_another_address_costs_a_running_job_nothing() {
     let go = natted.site.path().join("go");
     let id = start_waiter(&natted, &go);
 
-    assert!(natted.lab.act("rebind").status.success());
+    natted.lab.must("rebind", &[]);
     std::fs::write(&go, "").unwrap();
 
     assert_eq!(natted.operator.run(["wait", &id]).code, 0);
     assert_eq!(natted.operator.run(["logs", &id]).ok(), "before\nafter\n");
+}
+
+#[test]
+fn a_nat_that_forgets_what_is_idle_costs_a_running_job_nothing() {
+    // Each heartbeat comes later than the NAT remembers.
+    let Some(natted) = Natted::new(4, Link::Near, Site::faster(3)) else { return };
+    natted.lab.must("forgetful", &["1"]);
+    natted.lab.must("forget", &[]);
+    let before = natted.registrations();
+    let go = natted.site.path().join("go");
+    let id = start_waiter(&natted, &go);
+
+    wait_until("it has been forgotten, and come again, twice", || natted.registrations() >= before + 2);
+    std::fs::write(&go, "").unwrap();
+
+    assert_eq!(natted.operator.run(["wait", &id]).code, 0);
+    assert_eq!(natted.operator.run(["logs", &id]).ok(), "before\nafter\n");
+}
+
+/// Breaks the line, by promises at their full length, until the pool notices; mends it, and looks how long it takes until
+/// the worker is back.
+fn break_and_mend(number: u32, what: &str, more: &[&str]) {
+    let Some(natted) = Natted::new(number, Link::Near, Site::new()) else { return };
+    let go = natted.site.path().join("go");
+    let id = start_waiter(&natted, &go);
+
+    natted.lab.must(what, more);
+    wait_until("the worker is silent", || natted.state() == "silent");
+    assert_eq!(natted.operator.job(&id)["state"], "unknown");
+    std::fs::write(&go, "").unwrap();
+    natted.lab.must("mend", &[]);
+    let mended = Instant::now();
+    wait_until("the worker is back", || natted.state() == "ready");
+    let back = mended.elapsed();
+
+    assert_eq!(natted.operator.run(["wait", &id]).code, 0);
+    assert_eq!(natted.operator.run(["logs", &id]).ok(), "before\nafter\n");
+    println!("{what} {}: back {:.1} s after it was mended", more.join(" "), back.as_secs_f64());
+    assert!(back < Duration::from_secs(5), "back after {back:?}");
+}
+
+#[test]
+fn a_worker_whose_link_was_down_is_back_within_five_seconds_and_its_job_went_on() {
+    break_and_mend(5, "cut", &[]);
+}
+
+#[test]
+fn a_worker_that_nobody_heard_is_back_within_five_seconds_and_its_job_went_on() {
+    break_and_mend(6, "deafen", &["pool"]);
+}
+
+#[test]
+fn a_worker_that_heard_nobody_is_back_within_five_seconds_and_its_job_went_on() {
+    break_and_mend(7, "deafen", &["worker"]);
+}
+
+#[test]
+fn a_worker_that_is_far_away_on_a_bad_line_loses_nothing() {
+    let Some(natted) = Natted::new(8, Link::Far, Site::new()) else { return };
+    let script = "seq 1 200000; sleep 0.2; seq 1 1000 >&2; exit 7";
+
+    let done = natted.operator.run(["run", script]);
+
+    let wanted = |last: u32| (1..=last).map(|n| format!("{n}\n")).collect::<String>();
+    assert_eq!(done.code, 7);
+    assert!(done.stdout == wanted(200_000) && done.stderr == wanted(1000), "the output is another");
 }

@@ -2,6 +2,7 @@
 //!
 //! `CLUSTERCTL_POWER_CUTS=N` makes N of them, `CLUSTERCTL_SEED=S` chooses the moments.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -18,14 +19,21 @@ const IMAGE_BYTES: u64 = 1 << 30;
 struct Disk {
     image: PathBuf,
     at: PathBuf,
+    /// Mounted over itself.
+    around: PathBuf,
 }
 
 impl Disk {
     /// None, said loudly, where it cannot be made.
     fn mount(site: &Path, at: &Path) -> Option<Self> {
-        let disk = Self { image: site.join("disk"), at: at.to_owned() };
+        let around = at.parent().unwrap().to_owned();
+        let disk = Self { image: site.join("disk"), at: at.to_owned(), around };
         std::fs::File::create(&disk.image).unwrap().set_len(IMAGE_BYTES).unwrap();
         std::fs::create_dir_all(at).unwrap();
+        // Whoever makes a mount namespace meanwhile, as `ip netns exec` does, would keep a disk for itself that is
+        // unmounted here, and what is mounted next would be that again, with its power cut.
+        mount([OsStr::new("--bind"), disk.around.as_ref(), disk.around.as_ref()]);
+        mount([OsStr::new("--make-shared"), disk.around.as_ref()]);
         let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk.image).output();
         let is_made = made.is_ok_and(|made| made.status.success());
         if !nix::unistd::geteuid().is_root() || !is_made || !disk.is_mounted() {
@@ -36,9 +44,7 @@ impl Disk {
     }
 
     fn is_mounted(&self) -> bool {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", "loop"]).arg(&self.image).arg(&self.at).stderr(Stdio::null());
-        mount.status().is_ok_and(|status| status.success())
+        mount([OsStr::new("-o"), OsStr::new("loop"), self.image.as_ref(), self.at.as_ref()])
     }
 
     /// As when the machine comes up again.
@@ -53,8 +59,16 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: the last process that uses it may still be on its way out.
-        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+        for mounted in [&self.at, &self.around] {
+            let _ = Command::new("umount").arg("-l").arg(mounted).status();
+        }
     }
+}
+
+/// Whether it could be mounted.
+fn mount<const N: usize>(args: [&OsStr; N]) -> bool {
+    let mut mount = Command::new("mount");
+    mount.args(args).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 #[test]

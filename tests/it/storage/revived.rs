@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::lab::Between;
-use crate::cluster::{Home, kill, pool_command, skipped, wait_until};
+use crate::cluster::{Home, kill, pool_command, wait_until};
+use crate::compiled::compiled;
 
 /// `tests/lab/storage-shim.c`, compiled.
 pub struct Shim {
@@ -36,22 +37,9 @@ pub struct Fault {
 impl Shim {
     /// None, said loudly, where there is no C compiler.
     pub fn compile(directory: &Path) -> Option<Self> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/storage-shim.c");
-        let (library, counts) = (directory.join("storage-shim.so"), directory.join("storage-shim.counts"));
-        let mut compiler = Command::new("cc");
-        compiler
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
-            .arg(&library)
-            .arg(source);
-        match compiler.output() {
-            Err(_) => {
-                skipped("a pool whose storage fails (needs a C compiler)");
-                return None;
-            }
-            Ok(compiled) => {
-                assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-            }
-        }
+        let library =
+            compiled("storage-shim.c", &["-shared", "-fPIC"], directory, "a pool whose storage fails")?;
+        let counts = directory.join("storage-shim.counts");
         Some(Self { library, counts })
     }
 
