@@ -21,7 +21,7 @@ use crate::core::membership::{SubmitterTrust, Tenure};
 use crate::core::refusal::Refusal;
 use crate::net::dial::{self, Route};
 use crate::process::run_as::JobUser;
-use crate::process::{detach, facts, first, title};
+use crate::process::{clock, detach, facts, first, title};
 use crate::store::place::{self, Endpoint, StateRoot};
 use crate::worker::{self, DoctorOptions, Ending, JoinError, JoinMode, JoinOptions, PoolAddress, RootJobs};
 
@@ -133,6 +133,7 @@ impl JoinArgs {
             mode: if self.local_state.is_some() { JoinMode::Background } else { JoinMode::Foreground },
             stop_within: self.stop_within.or_else(|| first::is_first().then_some(timing().container_stop)),
             timing: timing(),
+            clock: clock::now,
             proxies: global.proxies()?,
         })
     }

@@ -345,7 +345,7 @@ impl Session {
         connection: connection::Connection,
         key: Option<Fingerprint>,
     ) -> Result<Live, Failure> {
-        let (door, link): (client_door::Client, Link) = connection::dialled(connection, clock::boottime);
+        let (door, link): (client_door::Client, Link) = connection::dialled(connection, clock::now);
         let state = link.state();
         let (went, gone) = watch::channel(false);
         let link = tokio::task::spawn_local(async move {

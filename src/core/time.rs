@@ -65,6 +65,9 @@ pub struct Now {
     pub wall: WallTime,
 }
 
+/// What those outside of the core read the time by: the machine's clocks, or a simulation's.
+pub type Clock = fn() -> Now;
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}s", self.0 as f64 / 1e9)

@@ -16,7 +16,7 @@ use super::watched::Watched;
 use super::writer::coalescing;
 use crate::core::id::Fingerprint;
 use crate::core::limits;
-use crate::core::time::Timestamp;
+use crate::core::time::Clock;
 
 /// Streaming calls that are on their way, in bytes.
 const WINDOW_BYTES: usize = 512 << 10;
@@ -59,15 +59,15 @@ pub struct Link {
 
 /// Starts Cap'n Proto on a connection that was dialled: the peer's bootstrap object, and the link that must be driven
 /// for it to work.
-pub fn dialled<T: FromClientHook>(connection: Connection, clock: fn() -> Timestamp) -> (T, Link) {
-    let state = GateState::new(limits::FRAME_BYTES_MAX, clock());
+pub fn dialled<T: FromClientHook>(connection: Connection, clock: Clock) -> (T, Link) {
+    let state = GateState::new(limits::FRAME_BYTES_MAX, clock().at);
     let mut link = link(connection, Side::Client, None, state, clock);
     let bootstrap = link.system.bootstrap(Side::Server);
     (bootstrap, link)
 }
 
 /// Starts Cap'n Proto on a connection that was accepted, offering `door`.
-pub fn accepted(connection: Connection, door: Client, state: GateState, clock: fn() -> Timestamp) -> Link {
+pub fn accepted(connection: Connection, door: Client, state: GateState, clock: Clock) -> Link {
     link(connection, Side::Server, Some(door), state, clock)
 }
 
@@ -83,13 +83,7 @@ enum End {
     Stopped,
 }
 
-fn link(
-    connection: Connection,
-    side: Side,
-    door: Option<Client>,
-    state: GateState,
-    clock: fn() -> Timestamp,
-) -> Link {
+fn link(connection: Connection, side: Side, door: Option<Client>, state: GateState, clock: Clock) -> Link {
     let (read, write) = tokio::io::split(connection.stream);
     let reader = BufReader::with_capacity(READ_BYTES, Gate::new(read, state.clone(), clock));
     let (writer, pump) = coalescing(write, state.clone());
@@ -166,6 +160,7 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
+    use crate::core::time::{Now, Timestamp};
     use crate::net::ledger::Counts;
     use crate::schema::worker_capnp::worker;
 
@@ -201,10 +196,10 @@ mod tests {
     fn pair() -> Pair {
         let (near, far) = tokio::io::duplex(64 << 10);
         let connection = |stream| Connection { stream: Box::pin(stream), peer: Peer::Local { uid: 0 } };
-        let (worker, dialled) = dialled::<worker::Client>(connection(near), Timestamp::default);
+        let (worker, dialled) = dialled::<worker::Client>(connection(near), Now::default);
         let called = GateState::new(limits::FRAME_BYTES_MAX, Timestamp::default());
         let door = capnp_rpc::new_client::<worker::Client, _>(Half).client;
-        let accepted = accepted(connection(far), door, called.clone(), Timestamp::default);
+        let accepted = accepted(connection(far), door, called.clone(), Now::default);
         let caller = dialled.state();
         tokio::task::spawn_local(dialled.run(std::future::pending()));
         let ended = tokio::task::spawn_local(accepted.run(std::future::pending()));

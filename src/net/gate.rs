@@ -21,7 +21,7 @@ use super::excess::Excess;
 use super::ledger::{Counts, Ledger};
 use super::scan::{Header, Scan, is_believed};
 use crate::core::limits;
-use crate::core::time::Timestamp;
+use crate::core::time::{Clock, Timestamp};
 
 /// Bytes read at a time where a header may follow: no large frame fits into that.
 const HEADER_READ_BYTES: usize = 4 << 10;
@@ -133,6 +133,7 @@ impl GateState {
             }
         };
         tokio::select! {
+            biased;
             excess = passed => excess,
             () = shed => {
                 self.exceed(Excess::Budget);
@@ -223,7 +224,7 @@ pub struct Gate<R> {
     scan: Scan,
     held: Option<Held>,
     state: GateState,
-    clock: fn() -> Timestamp,
+    clock: Clock,
 }
 
 /// A frame that is not passed on before it is complete, from the last word of its header on.
@@ -235,7 +236,7 @@ struct Held {
 
 impl<R> Gate<R> {
     /// Puts the gate before a reader; `clock` tells when something came.
-    pub fn new(inner: R, state: GateState, clock: fn() -> Timestamp) -> Self {
+    pub fn new(inner: R, state: GateState, clock: Clock) -> Self {
         Self { inner, scan: Scan::default(), held: None, state, clock }
     }
 }
@@ -297,7 +298,7 @@ impl<R: AsyncRead + Unpin> Gate<R> {
             return Poll::Ready(Err(if is_end { cut_short() } else { error }));
         }
         if !to.filled().is_empty() {
-            self.state.0.heard.set((self.clock)());
+            self.state.0.heard.set((self.clock)().at);
         }
         Poll::Ready(Ok(to.filled().len()))
     }
@@ -348,11 +349,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::core::time::Now;
 
     const MIB: usize = 1 << 20;
 
     fn gate<R>(stream: R) -> Gate<R> {
-        Gate::new(stream, GateState::new(2 * MIB, Timestamp::default()), Timestamp::default)
+        Gate::new(stream, GateState::new(2 * MIB, Timestamp::default()), Now::default)
     }
 
     fn frame(bytes: usize) -> Vec<u8> {

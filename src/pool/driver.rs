@@ -13,8 +13,7 @@ use super::peers::{Identities, Peers};
 use crate::core::id::Epoch;
 use crate::core::limits;
 use crate::core::pool::{Batch, Effect, Pool};
-use crate::core::time::Now;
-use crate::process::clock;
+use crate::core::time::{Clock, Now};
 use crate::store::{self, Store, StoreError};
 
 /// Answers a caller, when its turn is durable.
@@ -66,9 +65,10 @@ pub(super) struct Driver {
     arrived: Vec<Request>,
     /// Nothing was decided about them yet.
     gathered: VecDeque<Request>,
-    store: std::sync::mpsc::Sender<Commit>,
+    store: mpsc::UnboundedSender<Commit>,
     peers: Peers,
     identities: Identities,
+    clock: Clock,
     /// Answers of the turn that is being gathered.
     answers: Vec<Answer>,
     in_flight: Option<InFlight>,
@@ -91,9 +91,10 @@ enum Event {
 impl Driver {
     pub(super) fn new(
         pool: Pool,
-        store: std::sync::mpsc::Sender<Commit>,
+        store: mpsc::UnboundedSender<Commit>,
         peers: Peers,
         identities: Identities,
+        clock: Clock,
     ) -> (Self, PoolHandle) {
         let (sender, requests) = mpsc::channel(limits::CORE_QUEUE_MAX);
         let driver = Self {
@@ -104,6 +105,7 @@ impl Driver {
             store,
             peers,
             identities,
+            clock,
             answers: Vec::new(),
             in_flight: None,
         };
@@ -133,7 +135,7 @@ impl Driver {
 
     /// Decides about what was gathered, as far as one commit goes, and about what time has brought.
     fn decide(&mut self) {
-        let now = clock::now();
+        let now = (self.clock)();
         while !self.pool.is_turn_full()
             && let Some(request) = self.gathered.pop_front()
         {
@@ -150,7 +152,7 @@ impl Driver {
         if has_room && !self.gathered.is_empty() {
             return Event::Requests;
         }
-        let until = self.pool.poll_timeout().map_or(Duration::MAX, |at| at.since(clock::boottime()));
+        let until = self.pool.poll_timeout().map_or(Duration::MAX, |at| at.since((self.clock)().at));
         // Tokio's clock stops in suspend and ours does not: look again now and then.
         let until = until.min(Duration::from_secs(5));
         tokio::select! {
@@ -173,7 +175,7 @@ impl Driver {
             self.pool.unwatch(watcher);
         }
         let answers = std::mem::take(&mut self.answers);
-        match self.pool.poll_batch(clock::now()) {
+        match self.pool.poll_batch((self.clock)()) {
             None => answers.into_iter().for_each(|answer| answer()),
             Some(batch) => {
                 let (sender, result) = oneshot::channel();
@@ -202,13 +204,13 @@ async fn committed(in_flight: &mut Option<InFlight>) -> Result<Vec<Effect>, Stor
     }
 }
 
-/// The body of the store's thread.
-pub(super) fn run_store(
+/// Commits what it is given, one turn after the other. At most one is under way.
+pub(super) async fn run_store(
     mut store: Box<dyn Store>,
     epoch: Epoch,
-    commits: &std::sync::mpsc::Receiver<Commit>,
+    mut commits: mpsc::UnboundedReceiver<Commit>,
 ) {
-    for (batch, sender) in commits {
+    while let Some((batch, sender)) = commits.recv().await {
         let result = store::commit(&mut *store, epoch, batch);
         let failed = result.is_err();
         let _ = sender.send(result);

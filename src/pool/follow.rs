@@ -123,8 +123,10 @@ impl Follower {
         }
         loop {
             let event = tokio::select! {
-                Some(task) = open.changed() => Event::Output(task),
+                // What the job does is little, and its output is much.
+                biased;
                 event = watching.next() => Event::Job(event),
+                Some(task) = open.changed() => Event::Output(task),
             };
             match event {
                 Event::Output(fence) => self.send_output(fence).await?,

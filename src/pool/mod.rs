@@ -3,6 +3,7 @@
 //! Decisions are in `core::pool`; here is only who may ask, when time passes, and how what was decided is carried out.
 
 mod admin_service;
+mod alone;
 mod client_service;
 mod disk;
 mod driver;
@@ -12,51 +13,44 @@ mod follow;
 mod held;
 mod hello;
 mod job_service;
+mod loops;
 mod options;
 mod peers;
 mod refused;
 mod renewing;
 mod shard;
 mod shared;
+mod sources;
 mod submitting;
 mod threads;
 mod watching;
 mod worker_service;
 
-use std::collections::HashMap;
 use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
-use tokio::sync::watch;
 
+pub use self::alone::Alone;
 pub use self::options::{Mode, ServeOptions};
+pub use self::sources::Sources;
 
-use self::driver::Driver;
-use self::peers::{Identities, Peers};
 use self::shard::Listeners;
 use self::shared::{Local, PoolInfo, Shared, Stop};
 use self::threads::Threads;
+use crate::core::id::Name;
 use crate::core::limits;
-use crate::core::pool::{Host, Pool};
-use crate::net::anteroom::Anteroom;
-use crate::net::budget::Budget;
 use crate::net::keyring::Keyring;
 use crate::net::listen::{self, Door};
 use crate::process::{clock, facts, limit};
 use crate::store::lock::StateLock;
-use crate::store::output::OutputWriter;
-use crate::store::output_thread::output_loop;
 use crate::store::place::{self, Endpoint, StateRoot};
-use crate::store::secrets::Secrets;
-use crate::store::space::{Reserve, Room};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{self, Store};
 
 /// Threads that serve the network.
 const SHARDS_MAX: usize = 4;
@@ -94,13 +88,8 @@ pub struct Serving {
 /// # Errors
 /// When another process has the state, the state is damaged, or an address is in use.
 pub fn open(options: ServeOptions) -> anyhow::Result<Opened> {
-    let root = StateRoot::find(&place::Surroundings::of_process(options.state.clone()))?;
-    let name = options.name.clone().unwrap_or_else(place::private_pool_name);
-    if !StateRoot::allows_pool(&name) {
-        anyhow::bail!("a pool cannot be named \"{name}\"");
-    }
-    let state = root.pool(&name);
-    let lock = StateLock::acquire(&state)?;
+    let (name, lock) = take_state(&options)?;
+    let state = lock.directory().to_owned();
     let keys = Arc::new(Keyring::open(&state, clock::wall)?);
     let socket_path = place::socket_path(&state);
     place::prepare_socket(&socket_path)?;
@@ -115,7 +104,8 @@ pub fn open(options: ServeOptions) -> anyhow::Result<Opened> {
         listening: listening.clone(),
         since: clock::wall(),
     };
-    let (shared, threads) = start_threads(&options, info, keys)?;
+    let (shared, loops) = loops::load(&options, info, keys, Sources::of_machine(), |store| Box::new(store))?;
+    let threads = loops.on_threads(Arc::clone(&shared.stop))?;
     let local = {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let _guard = runtime.enter();
@@ -125,6 +115,17 @@ pub fn open(options: ServeOptions) -> anyhow::Result<Opened> {
     };
     Endpoint { listen: listening, socket: socket_path.clone() }.write(&state)?;
     Ok(Opened { shared, sockets: Sockets { local, network }, threads, options, socket_path, _lock: lock })
+}
+
+/// Makes the state of a pool ours.
+fn take_state(options: &ServeOptions) -> anyhow::Result<(Name, StateLock)> {
+    let root = StateRoot::find(&place::Surroundings::of_process(options.state.clone()))?;
+    let name = options.name.clone().unwrap_or_else(place::private_pool_name);
+    if !StateRoot::allows_pool(&name) {
+        anyhow::bail!("a pool cannot be named \"{name}\"");
+    }
+    let lock = StateLock::acquire(&root.pool(&name))?;
+    Ok((name, lock))
 }
 
 impl Opened {
@@ -174,61 +175,6 @@ impl Sockets {
         let network = self.network.as_ref().map(StdTcpListener::try_clone).transpose()?;
         Ok(Self { local: self.local.try_clone()?, network })
     }
-}
-
-/// Loads the state, and starts the threads of core, store and output.
-fn start_threads(
-    options: &ServeOptions,
-    info: PoolInfo,
-    keys: Arc<Keyring>,
-) -> anyhow::Result<(Shared, Threads)> {
-    // The first commit of this life may need what these can spare. What is wrong with the disk is told by who watches it.
-    let _ = Room::of(&info.state).and_then(|room| Reserve::new(&info.state).keep(room));
-    let (writer, reader) = OutputWriter::open(&info.state.join("output"), options.output_limit)?;
-    let mut store = SqliteStore::open(&info.state)?;
-    let epoch = store.acquire()?;
-    let host = Host { boot_id: info.boot_id.clone(), uid: info.uid, owner: info.owner.clone() };
-    let mut pool = Pool::new(options.timing, host).with_tasks_per_owner(options.owner_tasks);
-    store::replay(&mut store, &mut pool, clock::boottime())?;
-    pool.start(clock::now(), epoch);
-    let identities: Identities = Arc::new(RwLock::new(pool.identities().collect::<HashMap<_, _>>()));
-    let secrets = Secrets::open(&info.state)?;
-    secrets.erase_all_but(&pool.secrets())?;
-    let peers = Peers::new(secrets.clone());
-    let (commits, waiting) = std::sync::mpsc::channel();
-    let (driver, handle) = Driver::new(pool, commits, peers.clone(), Arc::clone(&identities));
-    let (output_loop, output) = output_loop(writer, reader);
-    let stop = Arc::new(watch::channel(Stop::No).0);
-    let mut threads = Threads::new(Arc::clone(&stop));
-    threads.start("store", move || {
-        driver::run_store(Box::new(store), epoch, &waiting);
-        Ok(())
-    })?;
-    threads.start("core", move || {
-        let runtime = Builder::new_current_thread().enable_time().build()?;
-        runtime.block_on(driver.run()).context("a commit failed, so the pool stops")
-    })?;
-    threads.start("output", move || {
-        let runtime = Builder::new_current_thread().build()?;
-        let ran = runtime.block_on(output_loop.run()).map_err(store::StoreError::from);
-        ran.context("output cannot be kept, so the pool stops")
-    })?;
-    let shared = Shared {
-        pool: handle,
-        peers,
-        identities,
-        keys,
-        output,
-        secrets,
-        info: Arc::new(info),
-        timing: options.timing,
-        stop,
-        clients: Arc::new(AtomicUsize::new(0)),
-        last_connection: Arc::new(AtomicU64::new(0)),
-        budget: Budget::new(options.peers_memory),
-        anteroom: Anteroom::default(),
-    };
-    Ok((shared, threads))
 }
 
 fn run_shard(shared: Shared, sockets: Sockets) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! Nobody waits here: whoever does not keep up loses the channel, and begins again from the pool's state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::mpsc;
@@ -39,8 +39,8 @@ pub(super) struct Peers {
 
 #[derive(Default)]
 struct Known {
-    connections: HashMap<ConnectionId, Line>,
-    watchers: HashMap<WatcherId, mpsc::Sender<(JobId, JobEvent)>>,
+    connections: BTreeMap<ConnectionId, Line>,
+    watchers: BTreeMap<WatcherId, mpsc::Sender<(JobId, JobEvent)>>,
     /// Watchers that are gone, which the core does not know yet.
     unwatched: Vec<WatcherId>,
 }

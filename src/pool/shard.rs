@@ -20,7 +20,6 @@ use crate::core::pool::{Decision, Identity, Viewer};
 use crate::net::connection::{self, Connection, Peer};
 use crate::net::gate::GateState;
 use crate::net::listen::{Door, Handshake, Incoming, accept_local};
-use crate::process::clock;
 use crate::schema::{pool_capnp, worker_capnp};
 
 /// Connections get so long to say goodbye when the pool ends.
@@ -104,11 +103,11 @@ fn decided(shared: &Shared, what: AuditKind, who: &str, source: &str) {
 }
 
 /// Drives one connection: what is behind its door depends on who has proved to be there.
-async fn serve(local: Local, connection: Connection, source: String) {
+pub(super) async fn serve(local: Local, connection: Connection, source: String) {
     let shared = local.shared.clone();
     let id = shared.next_connection();
     let account = shared.budget.open();
-    let gate = GateState::among(limits::FRAME_BYTES_MAX_FIRST, clock::boottime(), account);
+    let gate = GateState::among(limits::FRAME_BYTES_MAX_FIRST, (shared.sources.clock)().at, account);
     let key = match connection.peer {
         Peer::Local { .. } => None,
         Peer::Key(key) => Some(key),
@@ -128,9 +127,10 @@ async fn serve(local: Local, connection: Connection, source: String) {
     let name = name_of(identity.as_ref(), &shared);
     let door = door(&local, identity, id, gate.clone(), &source);
     let cut = guard.cut.clone();
-    let link = connection::accepted(connection, door, gate.clone(), clock::boottime);
+    let link = connection::accepted(connection, door, gate.clone(), shared.sources.clock);
     let stop = async {
         tokio::select! {
+            biased;
             () = cut.cancelled() => {}
             stop = shared.stopping() => {
                 // Workers are told to dial again before their line goes.

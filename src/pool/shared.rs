@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::driver::PoolHandle;
 use super::peers::{Identities, Peers};
+use super::sources::Sources;
 use crate::core::id::ConnectionId;
 use crate::core::time::WallTime;
 use crate::core::timing::Timing;
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     pub(super) secrets: Secrets,
     pub(super) info: Arc<PoolInfo>,
     pub(super) timing: Timing,
+    pub(super) sources: Sources,
     pub(super) stop: Arc<watch::Sender<Stop>>,
     pub(super) clients: Arc<AtomicUsize>,
     pub(super) last_connection: Arc<AtomicU64>,

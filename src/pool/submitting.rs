@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::refused::submit_refusal;
 use super::shared::Local;
-use crate::core::id::{JobId, JobNonce, RequestId, SecretsId};
+use crate::core::id::{JobId, RequestId, SecretsId};
 use crate::core::job::JobSpec;
 use crate::core::pool::{Submit, SubmitError, Viewer};
 use crate::core::refusal::Refusal;
@@ -27,14 +27,8 @@ pub(super) async fn submit(
     spec.secrets =
         secrets.map_err(|error| capnp::Error::failed(format!("secrets cannot be kept: {error}")))?;
     let has_secrets = !spec.secrets.is_empty();
-    let mut nonce = [0; 8];
-    getrandom::fill(&mut nonce).map_err(|error| capnp::Error::failed(error.to_string()))?;
-    let submit = Submit {
-        viewer: viewer.clone(),
-        request,
-        nonce: JobNonce(u64::from_le_bytes(nonce)),
-        spec: Arc::new(spec),
-    };
+    let nonce = (local.shared.sources.nonce)().map_err(|error| capnp::Error::failed(error.to_string()))?;
+    let submit = Submit { viewer: viewer.clone(), request, nonce, spec: Arc::new(spec) };
     let accepted = local.shared.pool.update(move |pool, now| pool.submit(now, submit)).await?;
     let is_full = matches!(
         accepted,

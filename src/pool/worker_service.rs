@@ -169,6 +169,7 @@ async fn pump(member: Rc<Member>, worker: worker::Client, mut orders: mpsc::Rece
     loop {
         let mut batch = Vec::new();
         let stop = tokio::select! {
+            biased;
             count = orders.recv_many(&mut batch, 256) => if count == 0 { return } else { Stop::No },
             () = member.gate.turn_to_call(), if !waiting.is_empty() => Stop::No,
             stop = &mut stopping => stop,

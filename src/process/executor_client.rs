@@ -8,9 +8,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -26,18 +25,38 @@ const READ_BYTES: usize = 256 << 10;
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A line to an executor.
-#[derive(Debug)]
 pub struct ExecutorLine {
     /// Bounded by what the agent's own bounds let through: placements of free slots, and an answer to each thing that
     /// the executor said.
     words: mpsc::UnboundedSender<ToExecutor>,
     writer: AbortOnDropHandle<()>,
-    stream: OwnedReadHalf,
+    stream: Box<dyn AsyncRead + Unpin>,
     inbox: Vec<u8>,
     taken: usize,
 }
 
 impl ExecutorLine {
+    /// A line over a stream; what is said first is how the agent speaks.
+    pub fn over(read: impl AsyncRead + Unpin + 'static, write: impl AsyncWrite + Unpin + 'static) -> Self {
+        let (words, mut said) = mpsc::unbounded_channel::<ToExecutor>();
+        let mut write = write;
+        let writer = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
+            let mut bytes = wire::hello();
+            loop {
+                if write.write_all(&bytes).await.is_err() {
+                    return;
+                }
+                // It ends with the line.
+                let Some(word) = said.recv().await else { return };
+                bytes = wire::encode_to(&word);
+                while let Ok(word) = said.try_recv() {
+                    bytes.extend(wire::encode_to(&word));
+                }
+            }
+        }));
+        Self { words, writer, stream: Box::new(read), inbox: Vec::new(), taken: 0 }
+    }
+
     /// Says something, in order and without waiting; to an executor that is gone, nothing.
     pub fn send(&self, word: ToExecutor) {
         // That it is gone is heard.
@@ -104,23 +123,8 @@ pub async fn connect_or_start(options: &ExecutorOptions) -> anyhow::Result<Optio
             stream
         }
     };
-    let (read, mut write) = stream.into_split();
-    let (words, mut said) = mpsc::unbounded_channel::<ToExecutor>();
-    let writer = AbortOnDropHandle::new(tokio::task::spawn_local(async move {
-        let mut bytes = wire::hello();
-        loop {
-            if write.write_all(&bytes).await.is_err() {
-                return;
-            }
-            // It ends with the line.
-            let Some(word) = said.recv().await else { return };
-            bytes = wire::encode_to(&word);
-            while let Ok(word) = said.try_recv() {
-                bytes.extend(wire::encode_to(&word));
-            }
-        }
-    }));
-    Ok(Some(ExecutorLine { words, writer, stream: read, inbox: Vec::new(), taken: 0 }))
+    let (read, write) = stream.into_split();
+    Ok(Some(ExecutorLine::over(read, write)))
 }
 
 async fn connect(directory: &Path) -> io::Result<UnixStream> {

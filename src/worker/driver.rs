@@ -1,30 +1,28 @@
 //! The agent's loop: one link at a time to the pool, one executor, and the decisions of `core::agent` between them.
 
-use std::path::PathBuf;
 use std::rc::Rc;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_util::task::AbortOnDropHandle;
 
-use super::identity::{Home, Identity};
-use super::meeting::{carried_of, executor_directory, facts_of, meet_executor};
+use super::identity::Identity;
 use super::options::{JoinMode, JoinOptions};
 use super::registration::{self, ANOTHER_TOKEN, Membership, RegisterFailure, UNKNOWN_KEY};
-use super::room;
 use super::service::{Leaving, Order};
-use super::signals::{Asked, Patience, Signals};
+use super::signals::Asked;
+use super::site::{Met, Site};
 use super::uplink::{Answer, Haste, Uplink};
 use super::{JoinError, pause};
 use crate::core::agent::{Agent, AgentEffect};
 use crate::core::attempt::FromExecutor;
 use crate::core::id::Fence;
 use crate::core::limits;
-use crate::core::membership::{Registered, Report, Tenure};
+use crate::core::membership::{Carried, Registered, Report, Tenure};
 use crate::core::output::Chunk;
 use crate::core::refusal::Refusal;
 use crate::net::key::KeyFile;
 use crate::process::executor_client::ExecutorLine;
-use crate::process::{clock, facts, first, forget_journals, read_journals};
+use crate::process::{JournalOf, facts};
 use crate::say::{greet, say};
 
 /// Heartbeats without an answer, and without any other byte, by which a link is given up.
@@ -62,15 +60,13 @@ enum Line {
 }
 
 /// The agent's process.
-pub(super) struct Driver {
+pub(super) struct Driver<S> {
     options: Rc<JoinOptions>,
     identity: Rc<Identity>,
-    home: Home,
+    site: Rc<S>,
     agent: Agent,
     line: ExecutorLine,
-    signals: Signals,
-    /// As first process of a container.
-    _reaper: Option<AbortOnDropHandle<()>>,
+    asked: mpsc::UnboundedReceiver<Asked>,
     announced: bool,
 }
 
@@ -86,28 +82,16 @@ enum Event {
     Asked(Asked),
 }
 
-impl Driver {
-    pub(super) async fn open(options: JoinOptions, identity: Identity, home: Home) -> anyhow::Result<Self> {
-        let patience = Patience { within: options.stop_within, term_grace: options.timing.term_grace };
-        let signals = Signals::take(patience)?;
-        let reaper = first::is_first().then(|| {
-            AbortOnDropHandle::new(tokio::task::spawn_local(async {
-                let Err(error) = first::reap_orphans().await;
-                tracing::warn!(%error, "orphans are not reaped");
-            }))
-        });
-        let (line, incarnation, held) = meet_executor(&options, &home).await?;
+impl<S: Site> Driver<S> {
+    pub(super) async fn open(
+        options: Rc<JoinOptions>,
+        identity: Rc<Identity>,
+        site: S,
+        asked: mpsc::UnboundedReceiver<Asked>,
+    ) -> anyhow::Result<Self> {
+        let Met { line, incarnation, held } = site.meet().await?;
         let agent = Agent::new(incarnation, held, options.slots);
-        Ok(Self {
-            options: Rc::new(options),
-            identity: Rc::new(identity),
-            home,
-            agent,
-            line,
-            signals,
-            _reaper: reaper,
-            announced: false,
-        })
+        Ok(Self { options, identity, site: Rc::new(site), agent, line, asked, announced: false })
     }
 
     /// Works until it is drained, left or refused.
@@ -116,22 +100,16 @@ impl Driver {
             Ok(never) => match never {},
             Err(over) => over,
         };
-        if let Over::Ending(Ending::Drained) = over {
-            self.end_tenure();
+        // Who joins here next is another one.
+        if let Over::Ending(Ending::Drained) = over
+            && self.options.tenure == Tenure::Ephemeral
+        {
+            self.site.forget_identity();
         }
         self.line.close().await;
         match over {
             Over::Ending(ending) => Ok(ending),
             Over::Failed(error) => Err(error),
-        }
-    }
-
-    /// An ephemeral worker has ended: who joins here next is another one.
-    fn end_tenure(&self) {
-        if self.options.tenure == Tenure::Ephemeral
-            && let Err(error) = self.home.forget_identity()
-        {
-            tracing::warn!(%error, "cannot forget the identity of an ephemeral worker");
         }
     }
 
@@ -149,7 +127,7 @@ impl Driver {
                     alone_since = Instant::now();
                     // A pool that takes us and at once lets go is not to be hurried.
                     failures = if registered.elapsed() < timing.heartbeat { failures + 1 } else { 0 };
-                    pause(timing.dial_pause_max, failures)
+                    pause(timing.dial_pause_max, failures, self.site.random())
                 }
                 Err(RegisterFailure::ForGood(refused)) => return Err(self.give_up(refused).await),
                 Err(RegisterFailure::NotNow(refused)) => {
@@ -161,7 +139,7 @@ impl Driver {
                         tracing::warn!("waiting for the pool: {reason}");
                     }
                     failures += 1;
-                    pause(timing.dial_pause_max, failures)
+                    pause(timing.dial_pause_max, failures, self.site.random())
                 }
             };
             // Nobody would end an agent in the background. What it could not tell is with the executor.
@@ -184,26 +162,26 @@ impl Driver {
                 return Err(Over::Ending(Ending::Drained));
             }
             tokio::select! {
+                biased;
+                asked = next_asked(&mut self.asked) => self.obey(asked)?,
                 result = &mut work => return Ok(result),
                 word = self.line.recv() => { self.heed(word).await?; }
-                asked = self.signals.next() => self.obey(asked)?,
             }
         }
     }
 
     async fn register(&mut self) -> Flow<Result<Membership, RegisterFailure>> {
         // Of the present boot alone, and as many as a registration may carry.
-        let boot = facts::boot_id();
-        let mut journals = read_journals(&self.executor_directory()).unwrap_or_default();
+        let boot = self.site.boot_id();
+        let mut journals = self.site.journals();
         journals.truncate(limits::EXECUTORS_CARRIED_MAX - 1);
         let past = journals.iter().map(|journal| carried_of(journal, &boot));
         let carried = std::iter::once(self.agent.carried()).chain(past).collect();
         let incarnation = self.agent.incarnation();
-        let began = clock::boottime();
-        let facts = facts_of(&self.options, incarnation, began);
-        let registering =
-            registration::register(Rc::clone(&self.options), Rc::clone(&self.identity), facts, carried);
-        let registered = match self.meanwhile(registering).await? {
+        let (clock, site) = (self.options.clock, Rc::clone(&self.site));
+        let began = clock().at;
+        let facts = site.facts(incarnation, began);
+        let registered = match self.meanwhile(registration::register(site, clock, facts, carried)).await? {
             Ok(_) if self.agent.incarnation() != incarnation => {
                 return Ok(Err(RegisterFailure::Away("the executor was replaced".to_owned())));
             }
@@ -211,14 +189,8 @@ impl Driver {
             Err(failure) => return Ok(Err(failure)),
         };
         self.agent.handle_registered(began, began.0, &registered.told);
-        if let Err(error) = forget_journals(&self.executor_directory(), &journals) {
-            tracing::warn!(%error, "cannot remove an old journal");
-        }
+        self.site.forget_journals(&journals);
         Ok(Ok(registered))
-    }
-
-    fn executor_directory(&self) -> PathBuf {
-        executor_directory(&self.home)
     }
 
     /// Serves until the link is gone.
@@ -233,13 +205,15 @@ impl Driver {
             }
             let due = membership.uplink.due();
             let event = tokio::select! {
-                order = membership.orders.recv() => Event::Order(order),
-                word = self.line.recv() => Event::Executor(word),
-                answer = membership.uplink.answer() => Event::Answer(answer),
+                // First what comes seldom: of output there may always be more.
+                biased;
+                asked = next_asked(&mut self.asked) => Event::Asked(asked),
+                () = membership.link.gone() => Event::LinkGone,
                 _ = beats.tick() => Event::Beat,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Event::ReportsDue,
-                () = membership.link.gone() => Event::LinkGone,
-                asked = self.signals.next() => Event::Asked(asked),
+                answer = membership.uplink.answer() => Event::Answer(answer),
+                order = membership.orders.recv() => Event::Order(order),
+                word = self.line.recv() => Event::Executor(word),
             };
             match event {
                 Event::Order(Some(Order::Leaving(Leaving::Removed, _))) => {
@@ -270,8 +244,7 @@ impl Driver {
                         tracing::warn!("the pool is not heard any more");
                         return Ok(());
                     }
-                    let places = [self.executor_directory(), self.options.work_directory.clone()];
-                    self.agent.set_full(room::look(&places, self.agent.full()));
+                    self.agent.set_full(self.site.full(self.agent.full()));
                     membership.uplink.beat(self.agent.living(), self.agent.full());
                     self.renew_key_if_wanted(&membership);
                 }
@@ -307,7 +280,7 @@ impl Driver {
     fn follow(&mut self, order: Order) {
         match order {
             Order::Start(orders) => {
-                let now = clock::boottime();
+                let now = (self.options.clock)().at;
                 orders.into_iter().for_each(|order| self.agent.start(now, order));
             }
             Order::Cancel(attempts) => {
@@ -315,7 +288,7 @@ impl Driver {
             }
             Order::TakeBack(attempts) => attempts.into_iter().for_each(|fence| self.agent.take_back(fence)),
             Order::Leaving(why, lease) => {
-                self.agent.handle_leaving(clock::boottime(), lease);
+                self.agent.handle_leaving((self.options.clock)().at, lease);
                 if why == Leaving::Idle {
                     self.agent.drain();
                 }
@@ -350,7 +323,7 @@ impl Driver {
             return Ok(Line::Held);
         }
         tracing::warn!("the line to the executor is gone");
-        let (line, incarnation, held) = meet_executor(&self.options, &self.home).await?;
+        let Met { line, incarnation, held } = self.site.meet().await?;
         self.line = line;
         self.agent.handle_welcome(incarnation, held);
         Ok(Line::MadeAnew)
@@ -394,9 +367,7 @@ impl Driver {
     /// only another token lets it in again.
     async fn give_up(&mut self, refused: Refusal) -> Over {
         if refused.code == UNKNOWN_KEY {
-            if let Err(error) = self.home.forget_identity() {
-                tracing::warn!(%error, "cannot forget the identity that the pool does not know");
-            }
+            self.site.forget_identity();
             if self.agent.living() > 0 {
                 tracing::warn!("the pool does not know this worker any more: what runs is ended");
             }
@@ -462,4 +433,22 @@ impl Driver {
             );
         }
     }
+}
+
+/// The next thing that is asked for; never, if nobody can ask.
+async fn next_asked(asked: &mut mpsc::UnboundedReceiver<Asked>) -> Asked {
+    match asked.recv().await {
+        Some(asked) => asked,
+        None => std::future::pending().await,
+    }
+}
+
+/// What an executor left that is gone. That an attempt was never started is proven only as long as the machine has not
+/// been booted since: a power cut takes a journal's last lines.
+fn carried_of(journal: &JournalOf, boot: &str) -> Carried {
+    let never_started = match journal.boot_id == boot {
+        true => journal.never_started.iter().copied().collect(),
+        false => Vec::new(),
+    };
+    Carried { incarnation: journal.incarnation, living: Vec::new(), ended: Vec::new(), never_started }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::known_pools::{Known, KnownPools, OwnPool};
-use super::{JoinError, JoinOptions, pause};
+use super::{JoinError, JoinOptions, pause, random};
 use crate::core::access::Role;
 use crate::core::id::{Fingerprint, Name};
 use crate::core::limits::NAME_BYTES_MAX;
@@ -189,7 +189,7 @@ async fn enrol(
                     tracing::warn!("waiting for the pool at {address}: {error}");
                 }
                 attempts += 1;
-                tokio::time::sleep(pause(options.timing.dial_pause_max, attempts)).await;
+                tokio::time::sleep(pause(options.timing.dial_pause_max, attempts, random())).await;
             }
         }
     }

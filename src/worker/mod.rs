@@ -6,26 +6,38 @@ mod doctor;
 mod driver;
 mod identity;
 mod known_pools;
-mod meeting;
+mod machine;
 mod options;
 mod registration;
 mod renewal;
 mod room;
 mod service;
 mod signals;
+mod site;
 mod uplink;
 
 use std::fs;
+use std::rc::Rc;
 use std::time::Duration;
 
 pub use self::doctor::{DoctorOptions, examine};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
 pub use self::driver::Ending;
 pub use self::options::{JoinMode, JoinOptions, PoolAddress, RootJobs};
+pub use self::registration::{RegisterFailure, Registrar, RunningLink, by_socket};
 pub use self::renewal::{Renewed, renew};
+pub use self::signals::Asked;
+pub use self::site::{Met, Site};
 
+use self::driver::Driver;
+use self::identity::Identity;
+use self::machine::Machine;
 use crate::core::id::Fingerprint;
 use crate::core::membership::SubmitterTrust;
 use crate::core::refusal::Refusal;
+use crate::process::first;
 use crate::store::place::{StateRoot, Surroundings};
 
 /// Why a worker cannot join, for good.
@@ -62,7 +74,34 @@ pub async fn join(options: JoinOptions) -> Result<Ending, JoinError> {
         PoolAddress::Local(state) => identity::of_local_worker(&options, &root, state)?,
         PoolAddress::Network(address) => identity::of_network_worker(&options, &root, address).await?,
     };
-    driver::Driver::open(options, identity, home).await?.run().await
+    let (asked, signals) = signals::forwarded(&options).map_err(anyhow::Error::from)?;
+    let _reaper = first::is_first().then(reaper);
+    let _signals = signals;
+    let (options, identity) = (Rc::new(options), Rc::new(identity));
+    let machine = Machine { options: Rc::clone(&options), identity: Rc::clone(&identity), home };
+    Driver::open(options, identity, machine, asked).await?.run().await
+}
+
+/// Works at a site that the caller brings, as a worker that a pool knows by its name alone.
+///
+/// # Errors
+/// As `join`.
+pub async fn work_at(
+    site: impl Site,
+    options: JoinOptions,
+    asked: mpsc::UnboundedReceiver<Asked>,
+) -> Result<Ending, JoinError> {
+    let (name, choice) = identity::wished_name(&options);
+    let identity = Identity { key: None, pool: None, name, choice };
+    Driver::open(Rc::new(options), Rc::new(identity), site, asked).await?.run().await
+}
+
+/// Reaps orphans for as long as it is kept.
+fn reaper() -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::task::spawn_local(async {
+        let Err(error) = first::reap_orphans().await;
+        tracing::warn!(%error, "orphans are not reaped");
+    }))
 }
 
 /// Has a worker let in by its pool, if it is not known there yet, and does no more: afterwards it joins by its key. With
@@ -101,11 +140,15 @@ fn check_root(options: &JoinOptions) -> Result<(), JoinError> {
 }
 
 /// The pause before the next dial: longer each time, up to a bound, and never the same for two workers.
-fn pause(longest: Duration, attempts: u32) -> Duration {
+fn pause(longest: Duration, attempts: u32, random: u32) -> Duration {
+    let spread = f64::from(random) / f64::from(u32::MAX);
+    let longest = longest.min(Duration::from_millis(100) * 2_u32.saturating_pow(attempts.min(10)));
+    longest.mul_f64(0.5 + spread / 2.0)
+}
+
+fn random() -> u32 {
     let mut random = [0; 4];
     // Without randomness all workers come at once, and no worse.
     let _ = getrandom::fill(&mut random);
-    let spread = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
-    let longest = longest.min(Duration::from_millis(100) * 2_u32.saturating_pow(attempts.min(10)));
-    longest.mul_f64(0.5 + spread / 2.0)
+    u32::from_le_bytes(random)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::core::id::Name;
 use crate::core::label::Labels;
 use crate::core::membership::{SubmitterTrust, Tenure};
+use crate::core::time::Clock;
 use crate::core::timing::Timing;
 use crate::net::dial::Route;
 use crate::net::proxy::Proxies;
@@ -44,6 +45,8 @@ pub struct JoinOptions {
     pub stop_within: Option<Duration>,
     /// Durations.
     pub timing: Timing,
+    /// What it reads the time by.
+    pub clock: Clock,
     /// What may be between it and its pool.
     pub proxies: Proxies,
 }

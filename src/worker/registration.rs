@@ -8,15 +8,16 @@ use capnp::capability::Response;
 use tokio::sync::{mpsc, oneshot};
 
 use super::identity::Identity;
-use super::options::{JoinOptions, PoolAddress};
+use super::options::JoinOptions;
 use super::service::{Order, WorkerService};
+use super::site::Site;
 use super::uplink::Uplink;
-use crate::core::id::Fingerprint;
+use crate::core::id::{Fingerprint, Name};
 use crate::core::membership::{Carried, Facts, Registered};
 use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
 use crate::core::succession::Renewal;
-use crate::core::time::Timestamp;
+use crate::core::time::{Clock, Timestamp};
 use crate::core::timing::Timing;
 use crate::net::connection::{self, Connection, Link};
 use crate::net::dial::{self, DialError};
@@ -32,6 +33,9 @@ use crate::wire::{self, WireError};
 
 /// A pool that has many workers to take back may need some time for one.
 const REGISTER_WITHIN: Duration = Duration::from_secs(20);
+
+/// A connection over which a worker may register.
+pub type Registrar = (RunningLink, registrar::Client);
 
 /// A registration with all that belongs to it. Dropping it ends the connection.
 pub(super) struct Membership {
@@ -49,7 +53,7 @@ pub(super) struct Membership {
 
 /// Why there is no registration.
 #[derive(Debug)]
-pub(super) enum RegisterFailure {
+pub enum RegisterFailure {
     /// Nobody answers, or not by our protocol: try again soon.
     Away(String),
     /// A refusal that passes by itself: try again later.
@@ -60,15 +64,12 @@ pub(super) enum RegisterFailure {
 
 /// Dials, says hello and registers. What the executor has is taken as it was when the dialling began.
 pub(super) async fn register(
-    options: Rc<JoinOptions>,
-    identity: Rc<Identity>,
+    site: Rc<impl Site>,
+    clock: Clock,
     facts: Facts,
     carried: Vec<Carried>,
 ) -> Result<Membership, RegisterFailure> {
-    let (link, registrar) = match &options.pool {
-        PoolAddress::Local(state) => local_registrar(&options, &identity, state).await?,
-        PoolAddress::Network(address) => network_registrar(&options, &identity, address).await?,
-    };
+    let (link, registrar) = site.dial().await?;
     let (orders, received) = mpsc::unbounded_channel();
     let mut request = registrar.register_request();
     request.get().set_worker(capnp_rpc::new_client::<worker::Client, _>(WorkerService(orders)));
@@ -85,15 +86,17 @@ pub(super) async fn register(
         registered.get_output()?,
         registered.get_heartbeat()?,
         link.state.clone(),
+        clock,
     );
     Ok(Membership { uplink, orders: received, told, registrar, link })
 }
 
-async fn network_registrar(
+/// Dials over the network, and proves by a key who is there.
+pub(super) async fn by_key(
     options: &JoinOptions,
     identity: &Identity,
     address: &str,
-) -> Result<(RunningLink, registrar::Client), RegisterFailure> {
+) -> Result<Registrar, RegisterFailure> {
     let (Some(file), Some(pool)) = (&identity.key, &identity.pool) else {
         return Err(RegisterFailure::Away("this worker has no key".to_owned()));
     };
@@ -126,7 +129,7 @@ async fn try_registrar(
     key: &KeyPair,
     pool: Fingerprint,
     address: &str,
-) -> Result<(RunningLink, registrar::Client), RegisterFailure> {
+) -> Result<Registrar, RegisterFailure> {
     let connection = dial::dial(address, key, pool, &options.route()).await;
     let connection = connection.map_err(|error| match error {
         DialError::OtherKey { presented } => {
@@ -139,7 +142,7 @@ async fn try_registrar(
         }
         error => error.into(),
     })?;
-    let (running, answer) = hello(connection, address, options.timing).await?;
+    let (running, answer) = hello(connection, address, options.timing, options.clock).await?;
     let said = answer.get()?;
     running.state.heed_open_calls(wire::hello::read_welcome(said.get_welcome()?)?.open_calls);
     Ok((running, said.get_registrar()?))
@@ -150,8 +153,9 @@ async fn hello(
     connection: Connection,
     address: &str,
     timing: Timing,
+    clock: Clock,
 ) -> Result<(RunningLink, Response<worker_door::hello_results::Owned>), RegisterFailure> {
-    let (door, running) = RunningLink::start::<worker_door::Client>(connection);
+    let (door, running) = RunningLink::start::<worker_door::Client>(connection, clock);
     let mut request = door.hello_request();
     wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
     let answer = match within(timing.handshake, request.send().promise).await? {
@@ -172,7 +176,7 @@ pub(super) async fn greet(
     address: &str,
     timing: Timing,
 ) -> Result<Welcome, RegisterFailure> {
-    let (_running, answer) = hello(connection, address, timing).await?;
+    let (_running, answer) = hello(connection, address, timing, clock::now).await?;
     Ok(wire::hello::read_welcome(answer.get()?.get_welcome()?)?)
 }
 
@@ -184,7 +188,7 @@ pub(super) async fn renew_key(
     renewal: &Renewal,
     timing: Timing,
 ) -> Result<(), RegisterFailure> {
-    let (_running, answer) = hello(connection, address, timing).await?;
+    let (_running, answer) = hello(connection, address, timing, clock::now).await?;
     ask_for_key(&answer.get()?.get_registrar()?, renewal, timing).await
 }
 
@@ -210,7 +214,7 @@ pub(super) async fn ask_for_key(
 /// The same by a pool's socket.
 pub(super) async fn greet_local(state: &Path, timing: Timing) -> Result<Welcome, RegisterFailure> {
     let connection = dial::dial_local(&place::socket_path(state)).await?;
-    let (door, _running) = RunningLink::start::<client_door::Client>(connection);
+    let (door, _running) = RunningLink::start::<client_door::Client>(connection, clock::now);
     let mut request = door.hello_request();
     wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
     let answer = within(timing.handshake, request.send().promise).await??;
@@ -219,19 +223,23 @@ pub(super) async fn greet_local(state: &Path, timing: Timing) -> Result<Welcome,
     Ok(wire::hello::read_welcome(answer.get_welcome()?)?)
 }
 
-async fn local_registrar(
+/// Says who is there over a pool's socket, where a name is enough.
+///
+/// # Errors
+/// When the pool says no, or nothing.
+pub async fn by_socket(
+    connection: Connection,
     options: &JoinOptions,
-    identity: &Identity,
-    state: &Path,
-) -> Result<(RunningLink, registrar::Client), RegisterFailure> {
-    let connection = dial::dial_local(&place::socket_path(state)).await?;
-    let (door, running) = RunningLink::start::<client_door::Client>(connection);
+    name: &Name,
+    choice: NameChoice,
+) -> Result<Registrar, RegisterFailure> {
+    let (door, running) = RunningLink::start::<client_door::Client>(connection, options.clock);
     let mut request = door.hello_request();
     wire::hello::write(&wire::hello::Hello::ours(), request.get().init_hello());
     let admin = request.send().pipeline.get_admin();
     let mut request = admin.local_worker_request();
-    request.get().set_name(identity.name.as_str());
-    request.get().set_given(identity.choice == NameChoice::Given);
+    request.get().set_name(name.as_str());
+    request.get().set_given(choice == NameChoice::Given);
     let answer = within(options.timing.handshake, request.send().promise).await??;
     let answer = answer.get()?;
     check_refused(answer.has_refused(), answer.get_refused())?;
@@ -264,7 +272,7 @@ pub(super) const ANOTHER_TOKEN: &str = "on the pool's machine: clusterctl token 
 pub(super) const UNKNOWN_KEY: &str = "auth-unknown-key";
 
 /// A link that is driven beside the agent.
-pub(super) struct RunningLink {
+pub struct RunningLink {
     /// Ends the link when it is dropped.
     _stop: oneshot::Sender<()>,
     gone: oneshot::Receiver<()>,
@@ -272,8 +280,8 @@ pub(super) struct RunningLink {
 }
 
 impl RunningLink {
-    fn start<T: capnp::capability::FromClientHook>(connection: Connection) -> (T, Self) {
-        let (door, link): (T, Link) = connection::dialled(connection, clock::boottime);
+    fn start<T: capnp::capability::FromClientHook>(connection: Connection, clock: Clock) -> (T, Self) {
+        let (door, link): (T, Link) = connection::dialled(connection, clock);
         let (stop, stopped) = oneshot::channel::<()>();
         let (went, gone) = oneshot::channel();
         let state = link.state();

@@ -4,11 +4,15 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::options::JoinOptions;
 
 /// What somebody asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub enum Asked {
     /// SIGINT or SIGTERM: finish what runs, then end.
     Drain,
     /// A second one, or the time given for it is nearly over: end what runs, then end.
@@ -50,6 +54,17 @@ pub(super) struct Signals {
     patience: Patience,
     /// What comes by itself, and when.
     to_come: VecDeque<(Instant, Asked)>,
+}
+
+/// What somebody asks for, as it comes; for as long as the task is kept.
+pub(super) fn forwarded(
+    options: &JoinOptions,
+) -> std::io::Result<(mpsc::UnboundedReceiver<Asked>, AbortOnDropHandle<()>)> {
+    let patience = Patience { within: options.stop_within, term_grace: options.timing.term_grace };
+    let mut signals = Signals::take(patience)?;
+    let (sender, asked) = mpsc::unbounded_channel();
+    let task = tokio::task::spawn_local(async move { while sender.send(signals.next().await).is_ok() {} });
+    Ok((asked, AbortOnDropHandle::new(task)))
 }
 
 impl Signals {

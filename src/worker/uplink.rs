@@ -11,9 +11,8 @@ use crate::core::id::Fence;
 use crate::core::limits;
 use crate::core::membership::Report;
 use crate::core::output::Chunk;
-use crate::core::time::Timestamp;
+use crate::core::time::{Clock, Timestamp};
 use crate::net::gate::GateState;
-use crate::process::clock;
 use crate::schema::worker_capnp::{heartbeat, output, registration, reports};
 use crate::wire;
 
@@ -39,6 +38,7 @@ pub(super) struct Uplink {
     output: output::Client,
     heartbeat: heartbeat::Client,
     state: GateState,
+    clock: Clock,
     /// Not sent yet, since many calls are open.
     chunks: VecDeque<(Fence, Chunk)>,
     waiting: VecDeque<Report>,
@@ -71,6 +71,7 @@ impl Uplink {
         output: output::Client,
         heartbeat: heartbeat::Client,
         state: GateState,
+        clock: Clock,
     ) -> Self {
         let (chunks, waiting, calls) = Default::default();
         let reports_due = None;
@@ -80,6 +81,7 @@ impl Uplink {
             output,
             heartbeat,
             state,
+            clock,
             chunks,
             waiting,
             calls,
@@ -158,7 +160,7 @@ impl Uplink {
         let mut request = self.heartbeat.beat_request();
         request.get().set_held(u32::try_from(held).unwrap_or(u32::MAX));
         request.get().set_full(full.unwrap_or_default());
-        let sent = clock::boottime();
+        let sent = (self.clock)().at;
         self.beats += 1;
         self.calls.spawn_local(async move {
             let lease = async {

@@ -30,7 +30,7 @@ fn dropping_a_registration_ends_it_with_its_connection() {
     let socket = place::socket_path(&cluster.operator.state().join("lab"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let (door, link) = connection::dialled(dial::dial_local(&socket).await.unwrap(), clock::boottime);
+        let (door, link) = connection::dialled(dial::dial_local(&socket).await.unwrap(), clock::now);
         let link = tokio::task::spawn_local(link.run(std::future::pending()));
         let registration = register(door, "w1").await;
         cluster.wait_for_worker("w1", "ready");

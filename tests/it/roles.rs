@@ -37,7 +37,7 @@ pub type Held = (&'static str, Client);
 
 /// Starts Cap'n Proto on a connection: what the other side offers to whoever is here.
 fn bootstrap<T: FromClientHook>(connection: Connection) -> T {
-    let (door, link) = connection::dialled(connection, clock::boottime);
+    let (door, link) = connection::dialled(connection, clock::now);
     tokio::task::spawn_local(link.run(pending()));
     door
 }
