@@ -35,6 +35,7 @@ mod planted;
 mod pool_doors;
 mod pool_process;
 mod random;
+mod rpc;
 mod run;
 mod schedule;
 mod script;
@@ -43,6 +44,7 @@ mod trace;
 mod wish;
 mod world;
 
+use history::Violation;
 use plan::{Mode, Plant};
 use run::{how_to_replay, run};
 use trace::Detail;
@@ -74,22 +76,39 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number of seeds, or a seed"))
 }
 
-fn run_seeds(mode: Mode) {
-    let (seeds, detail) = match number("CLUSTERCTL_SIM_SEED") {
+/// The seeds that a test takes: so many, unless the environment says otherwise.
+fn seeds(usual: u64) -> (Vec<u64>, Detail) {
+    match number("CLUSTERCTL_SIM_SEED") {
         Some(seed) => (vec![seed], Detail::Told),
-        None => ((1..=number("CLUSTERCTL_SIM_SEEDS").unwrap_or(SEEDS)).collect(), Detail::Silent),
+        None => ((1..=number("CLUSTERCTL_SIM_SEEDS").unwrap_or(usual)).collect(), Detail::Silent),
+    }
+}
+
+fn run_seeds(mode: Mode) {
+    let (seeds, detail) = seeds(SEEDS);
+    let test = match mode {
+        Mode::Safety => "safety",
+        Mode::Liveness => "liveness",
     };
-    let failures: Vec<String> = seeds.iter().filter_map(|&seed| judge(seed, mode, detail)).collect();
+    judged(&seeds, test, |seed| run(seed, mode, Plant::Nothing, detail).violations);
+}
+
+/// Panics if anything is wrong with a seed's run.
+fn judged(seeds: &[u64], test: &str, run: impl Fn(u64) -> Vec<Violation> + std::panic::RefUnwindSafe) {
+    let failures: Vec<String> = seeds.iter().filter_map(|&seed| judge(seed, test, &run)).collect();
     let shown = failures.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
     assert!(failures.is_empty(), "{} of {} seeds failed\n{shown}", failures.len(), seeds.len());
 }
 
 /// Runs a seed; what is wrong with it, if anything is.
-fn judge(seed: u64, mode: Mode, detail: Detail) -> Option<String> {
-    let verdict = std::panic::catch_unwind(|| run(seed, mode, Plant::Nothing, detail));
-    let broken = match verdict {
-        Ok(verdict) => verdict.violations.iter().take(3).map(|broken| format!("  {broken}\n")).collect(),
+fn judge(
+    seed: u64,
+    test: &str,
+    run: &(impl Fn(u64) -> Vec<Violation> + std::panic::RefUnwindSafe),
+) -> Option<String> {
+    let broken = match std::panic::catch_unwind(|| run(seed)) {
+        Ok(violations) => violations.iter().take(3).map(|broken| format!("  {broken}\n")).collect(),
         Err(_) => "  it panicked, as told above\n".to_owned(),
     };
-    (!broken.is_empty()).then(|| format!("{broken}{}", how_to_replay(seed, mode)))
+    (!broken.is_empty()).then(|| format!("{broken}{}", how_to_replay(seed, test)))
 }

@@ -52,10 +52,6 @@ impl World {
 }
 
 /// The command that shows a run line by line.
-pub fn how_to_replay(seed: u64, mode: Mode) -> String {
-    let test = match mode {
-        Mode::Safety => "safety",
-        Mode::Liveness => "liveness",
-    };
+pub fn how_to_replay(seed: u64, test: &str) -> String {
     format!("  replay: CLUSTERCTL_SIM_SEED={seed} cargo test --test sim {test} -- --nocapture")
 }

@@ -15,12 +15,14 @@ mod sightings;
 mod starts;
 mod tasks;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use clusterctl::core::id::{Fence, Incarnation, JobId, RequestId, TaskId, WorkerId};
 use clusterctl::core::job::JobSpec;
 use clusterctl::core::outcome::Outcome;
+use clusterctl::core::output::Chunk;
 use clusterctl::core::range::RangeSet;
 use clusterctl::core::record::Record;
 use clusterctl::core::time::Timestamp;
@@ -175,6 +177,33 @@ impl History {
     /// Adds an event that happened now.
     pub fn add(&mut self, at: Timestamp, event: Happened) {
         self.events.push((at, event));
+    }
+
+    /// Tells this history from another.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        self.events.iter().for_each(|event| {
+            hasher.update(format!("{event:?}").as_bytes());
+        });
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The attempts that began to run.
+    pub fn begun(&self) -> Vec<Fence> {
+        let begun = |(_, event): &(Timestamp, Happened)| match event {
+            Happened::Started(fence) => Some(*fence),
+            _ => None,
+        };
+        self.events.iter().filter_map(begun).collect()
+    }
+
+    /// Output that came with the ends of attempts, and is kept with them.
+    pub fn tails(&self) -> BTreeMap<Fence, Vec<Chunk>> {
+        let tail = |(_, event): &(Timestamp, Happened)| match event {
+            Happened::Recorded(Record::Ended(ended)) => Some((ended.end.fence, ended.end.tail.clone())),
+            _ => None,
+        };
+        self.events.iter().filter_map(tail).collect()
     }
 
     /// Everything that breaks a promise, by the time at which it shows.
