@@ -176,9 +176,13 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let is_damage = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
         match error {
             // We wrote what can be read.
             rusqlite::Error::FromSqlConversionFailure(_, _, words) => Self::Damaged(words.to_string()),
+            rusqlite::Error::InvalidColumnType(..) => Self::Damaged(error.to_string()),
+            error if is_damage => Self::Damaged(error.to_string()),
             // It is no source, nor is the next one: their words stand in ours, and would be said twice.
             error => Self::Database(error),
         }

@@ -90,7 +90,7 @@ impl SqliteStore {
     /// Opens the store of a state directory, or makes it. The directory's lock must be held.
     ///
     /// # Errors
-    /// `Damaged` if the middle of its write-ahead log is; then nothing has been touched.
+    /// `Damaged` if the middle of its write-ahead log is, or a page; then nothing that it holds has been touched.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let remote = medium::remote(directory)?;
         if let Some(name) = remote {
@@ -111,6 +111,7 @@ impl SqliteStore {
             connection.query_row(&format!("PRAGMA journal_mode = {journal}"), [], |row| row.get(0))?;
         connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;")?;
         make_private(&path)?;
+        check_pages(&connection)?;
         migrate(&connection)?;
         Ok(Self { connection, epoch: Epoch(0), chain: [0; 32], trimmed: 0 })
     }
@@ -318,6 +319,17 @@ fn make_private(path: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(())
+}
+
+/// SQLite searches in pages without a doubt: where a bit of one has changed, what is there may not be found.
+fn check_pages(connection: &Connection) -> Result<(), StoreError> {
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    // It may say in which database on a line of its own.
+    let words = found.split_whitespace().collect::<Vec<_>>().join(" ");
+    Err(StoreError::Damaged(format!("{words}; restore a backup")))
 }
 
 fn migrate(connection: &Connection) -> Result<(), StoreError> {
@@ -564,6 +576,31 @@ mod tests {
 
         let damaged = store.load(&mut |_, _| Ok(()));
         assert!(matches!(damaged, Err(StoreError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_changed_page_that_would_hide_a_row_and_a_changed_header_are_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(directory.path()).unwrap();
+        let epoch = store.acquire().unwrap();
+        store.append(&commit(epoch, 1, &["a"])).unwrap();
+        store.append(&commit(epoch, 2, &["b"])).unwrap();
+        let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'log'";
+        let root: u32 = store.connection.query_row(root, [], |row| row.get(0)).unwrap();
+        drop(store);
+        let path = path(directory.path());
+        let whole = std::fs::read(&path).unwrap();
+        let rows = (root as usize - 1) * 4096 + 4;
+        assert_eq!(whole[rows], 2);
+        for (at, byte) in [(rows, 1), (0, b's')] {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            std::fs::write(&path, bytes).unwrap();
+
+            let damaged = SqliteStore::open(directory.path()).err();
+
+            assert!(matches!(damaged, Some(StoreError::Damaged(_))), "{damaged:?}");
+        }
     }
 
     #[test]
