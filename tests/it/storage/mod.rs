@@ -1,5 +1,6 @@
 //! A pool whose storage fails: what it said before holds afterwards.
 
+mod bits;
 mod lab;
 mod power;
 mod promised;
