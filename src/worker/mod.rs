@@ -74,9 +74,8 @@ pub async fn join(options: JoinOptions) -> Result<Ending, JoinError> {
         PoolAddress::Local(state) => identity::of_local_worker(&options, &root, state)?,
         PoolAddress::Network(address) => identity::of_network_worker(&options, &root, address).await?,
     };
-    let (asked, signals) = signals::forwarded(&options).map_err(anyhow::Error::from)?;
+    let (asked, _signals) = signals::forwarded(&options).map_err(anyhow::Error::from)?;
     let _reaper = first::is_first().then(reaper);
-    let _signals = signals;
     let (options, identity) = (Rc::new(options), Rc::new(identity));
     let machine = Machine { options: Rc::clone(&options), identity: Rc::clone(&identity), home };
     Driver::open(options, identity, machine, asked).await?.run().await

@@ -282,8 +282,8 @@ pub fn ending(means: &Means) -> Check {
         return Check::fail("ending", words, kernel);
     }
     let group = match &means.group {
-        Some(path) => format!("control group {path} could be divided, and is not needed"),
-        None => "no control group of this user's own, and none is needed".to_owned(),
+        Some(path) => format!("executors get a control group of their own below {path}"),
+        None => "no control group can be made, so processes may stay if all of ours are killed at once".to_owned(),
     };
     match means.children {
         Children::Listed => {

@@ -57,8 +57,9 @@ impl Pool {
         for fence in &attempts {
             let active = self.active_mut(*fence).expect("what is asked back was just found");
             let waited = now.at.since(std::mem::replace(&mut active.given, now.at));
-            if let Some(job) = self.jobs.get_mut(&fence.task.job) {
-                job.pace = job.pace.max(Some(waited));
+            // One that waited proves no job quick.
+            if let Some(pace) = self.jobs.get_mut(&fence.task.job).and_then(|job| job.pace.as_mut()) {
+                *pace = waited.max(*pace);
             }
             self.refresh_waiting(fence.task.job);
         }

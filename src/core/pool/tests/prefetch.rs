@@ -138,6 +138,20 @@ fn a_drained_worker_is_asked_for_what_it_has_not_started() {
 }
 
 #[test]
+fn a_job_none_of_whose_tasks_has_ended_is_not_taken_for_quick_when_one_is_asked_back() {
+    let (mut world, connection, _, first) = world_of("1-50", "true");
+    let admin = Viewer::admin("root");
+    world.pool.drain_worker(world.now, &admin, "w1", None).unwrap();
+    assert_eq!(wanted_back(&world.turn()), [first]);
+    world.pool.report(world.now, connection, vec![Report::TakenBack(first)]);
+    world.turn();
+
+    world.pool.resume_worker(world.now, &admin, "w1").unwrap();
+
+    assert_eq!(started(&world.turn()).len(), 1);
+}
+
+#[test]
 fn a_worker_without_space_is_asked_for_what_it_has_not_started() {
     let (mut world, connection, _, given) = world_that_waits();
 
