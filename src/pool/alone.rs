@@ -12,7 +12,7 @@ use super::sources::Sources;
 use super::take_state;
 use crate::net::connection::Connection;
 use crate::net::keyring::Keyring;
-use crate::process::{clock, facts};
+use crate::process::clock;
 use crate::store::Store;
 use crate::store::lock::StateLock;
 use crate::store::sqlite::SqliteStore;
@@ -37,15 +37,7 @@ impl Alone {
         let (name, lock) = take_state(options)?;
         let state = lock.directory().to_owned();
         let keys = Arc::new(Keyring::open(&state, clock::wall)?);
-        let info = PoolInfo {
-            name: name.as_str().to_owned(),
-            state: state.clone(),
-            boot_id: facts::boot_id(),
-            uid: facts::uid(),
-            owner: facts::user(),
-            listening: None,
-            since: (sources.clock)().wall,
-        };
+        let info = PoolInfo::here(&name, &state, None, (sources.clock)().wall);
         let (shared, loops) = loops::load(options, info, keys, sources, over)?;
         let local = Local::new(shared, SqliteStore::history(&state)?);
         Ok((Self { local, _lock: Arc::new(lock) }, Box::pin(loops.run())))

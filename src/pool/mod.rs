@@ -47,7 +47,7 @@ use crate::core::id::Name;
 use crate::core::limits;
 use crate::net::keyring::Keyring;
 use crate::net::listen::{self, Door};
-use crate::process::{clock, facts, limit};
+use crate::process::{clock, limit};
 use crate::store::lock::StateLock;
 use crate::store::place::{self, Endpoint, StateRoot};
 use crate::store::sqlite::SqliteStore;
@@ -95,15 +95,7 @@ pub fn open(options: ServeOptions) -> anyhow::Result<Opened> {
     place::prepare_socket(&socket_path)?;
     let network = options.listen.as_deref().map(bind).transpose()?;
     let listening = network.as_ref().and_then(|listener| listener.local_addr().ok()).map(|at| at.to_string());
-    let info = PoolInfo {
-        name: name.as_str().to_owned(),
-        state: state.clone(),
-        boot_id: facts::boot_id(),
-        uid: facts::uid(),
-        owner: facts::user(),
-        listening: listening.clone(),
-        since: clock::wall(),
-    };
+    let info = PoolInfo::here(&name, &state, listening.clone(), clock::wall());
     let (shared, loops) = loops::load(&options, info, keys, Sources::of_machine(), |store| Box::new(store))?;
     let threads = loops.on_threads(Arc::clone(&shared.stop))?;
     let local = {

@@ -1,6 +1,7 @@
 //! What every connection of a pool has at hand.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,12 +11,13 @@ use tokio::sync::watch;
 use super::driver::PoolHandle;
 use super::peers::{Identities, Peers};
 use super::sources::Sources;
-use crate::core::id::ConnectionId;
+use crate::core::id::{ConnectionId, Name};
 use crate::core::time::WallTime;
 use crate::core::timing::Timing;
 use crate::net::anteroom::Anteroom;
 use crate::net::budget::Budget;
 use crate::net::keyring::Keyring;
+use crate::process::facts;
 use crate::store::output_thread::OutputHandle;
 use crate::store::secrets::Secrets;
 use crate::store::sqlite::SqliteHistory;
@@ -32,6 +34,21 @@ pub(super) struct PoolInfo {
     pub(super) owner: String,
     pub(super) listening: Option<String>,
     pub(super) since: WallTime,
+}
+
+impl PoolInfo {
+    /// Of a pool that begins on this machine, as this process's user.
+    pub(super) fn here(name: &Name, state: &Path, listening: Option<String>, since: WallTime) -> Self {
+        Self {
+            name: name.as_str().to_owned(),
+            state: state.to_owned(),
+            boot_id: facts::boot_id(),
+            uid: facts::uid(),
+            owner: facts::user(),
+            listening,
+            since,
+        }
+    }
 }
 
 /// Why a pool ends.

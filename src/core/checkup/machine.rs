@@ -283,7 +283,9 @@ pub fn ending(means: &Means) -> Check {
     }
     let group = match &means.group {
         Some(path) => format!("executors get a control group of their own below {path}"),
-        None => "no control group can be made, so processes may stay if all of ours are killed at once".to_owned(),
+        None => {
+            "no control group can be made, so processes may stay if all of ours are killed at once".to_owned()
+        }
     };
     match means.children {
         Children::Listed => {
