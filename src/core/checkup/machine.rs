@@ -412,7 +412,7 @@ mod tests {
         };
         let no = || Err("function not implemented".to_owned());
 
-        assert!(ending(&well).words.contains("control group /g"));
+        assert!(ending(&well).words.contains("below /g"));
         assert_eq!(ending(&Means { group: None, ..well.clone() }).verdict, Verdict::Ok);
         assert_eq!(ending(&Means { children: Children::Searched, ..well.clone() }).verdict, Verdict::Warn);
         assert_eq!(ending(&Means { reaper: no(), ..well.clone() }).verdict, Verdict::Fail);

@@ -108,7 +108,10 @@ async fn talk(client: &Shared) -> Result<(), capnp::Error> {
     while !client.borrow().is_done() {
         let pause = {
             let mut client = client.borrow_mut();
-            let gap = u64::try_from(client.plan.ask_gap.as_millis()).unwrap();
+            let gap = match client.patience {
+                Patience::Waits => u64::try_from(client.plan.ask_gap.as_millis()).unwrap(),
+                Patience::GivesUp => 100,
+            };
             client.random.millis(0, 2 * gap)
         };
         tokio::time::sleep(pause).await;
