@@ -13,7 +13,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Looks for as long as the pool runs.
 pub(super) async fn watch(shared: &Shared) {
     let reserve = Reserve::new(&shared.info.state);
-    let (mut known, mut well) = (Space::default(), true);
+    // What was seen before is looked at again at once.
+    let (mut known, mut well) = (None, true);
     loop {
         let room = Room::of(&shared.info.state);
         let kept = room.as_ref().map_or(Ok(()), |room| reserve.keep(*room));
@@ -24,13 +25,16 @@ pub(super) async fn watch(shared: &Shared) {
         }
         well = room.is_ok() && kept.is_ok();
         // As long as nobody can look, what was seen last holds.
-        let space = room.map_or(known, space);
-        if space != known {
-            tell(known, space);
-            known = space;
+        let space = room.map_or(known.unwrap_or_default(), space);
+        if known != Some(space) {
+            tell(known.unwrap_or_default(), space);
+            known = Some(space);
             if shared.pool.update(move |pool, _| pool.set_space(space)).await.is_err() {
                 return;
             }
+        }
+        if space != Space::Enough {
+            shared.output.make_room();
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -47,7 +51,8 @@ fn tell(before: Space, after: Space) {
     }
 }
 
-fn space(room: Room) -> Space {
+/// What a room leaves for what is new.
+pub(super) fn space(room: Room) -> Space {
     match room.missing() {
         0 => Space::Enough,
         _ => Space::Low { free_bytes: room.free, needed_bytes: room.watermark() },

@@ -341,7 +341,7 @@ impl Follower {
         let text = format!("the output of job {} is no longer kept", self.job);
         let (_, limit) = self.local.shared.output.reader().usage();
         let gib = limit as f64 / f64::from(1 << 30);
-        let limit = format!("{gib:.1} GiB of output (pool serve --output-limit)");
+        let limit = format!("{gib:.1} GiB of output (pool serve --output-limit), less on a full disk");
         let refused = Refusal::new("output-gone", text).fact("limit", limit);
         wire::refusal::write(&refused, gone.init_refused());
         request.send().await?;

@@ -9,6 +9,7 @@ use anyhow::Context;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 
+use super::disk;
 use super::driver::{self, Commit, Driver};
 use super::options::ServeOptions;
 use super::peers::{Identities, Peers};
@@ -54,6 +55,9 @@ pub(super) fn load(
     let mut pool = Pool::new(options.timing, host).with_tasks_per_owner(options.owner_tasks);
     store::replay(&mut *store, &mut pool, clock().at)?;
     pool.start(clock(), epoch);
+    if let Ok(room) = Room::of(&info.state) {
+        pool.set_space(disk::space(room));
+    }
     let identities: Identities = Arc::new(RwLock::new(pool.identities().collect::<HashMap<_, _>>()));
     let secrets = Secrets::open(&info.state)?;
     secrets.erase_all_but(&pool.secrets())?;

@@ -191,6 +191,19 @@ impl OutputWriter {
         Ok(())
     }
 
+    /// Where the disk is nearly full, old output makes room, although none is appended. If all of it is not enough, it
+    /// stays.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn make_room(&mut self) -> io::Result<()> {
+        if Room::of(&self.directory)?.missing() > self.index().bytes {
+            return Ok(());
+        }
+        self.look_for_room()?;
+        self.shared.write().expect("nobody panics with the index").drop_oldest(self.current)
+    }
+
     /// Makes durable what was appended: the attempts with their durable ends. Then drops what is too much.
     ///
     /// # Errors

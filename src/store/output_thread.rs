@@ -19,6 +19,13 @@ const QUEUE_KIB_MAX: usize = 64 << 10;
 /// Appends that one sync covers.
 const BATCH_MAX: usize = 512;
 
+/// What the loop is asked for.
+enum Wanted {
+    Append(Append),
+    /// The disk is nearly full, and perhaps nothing is appended.
+    Room,
+}
+
 struct Append {
     key: Fence,
     chunks: Vec<Chunk>,
@@ -30,14 +37,14 @@ struct Append {
 /// The loop, to be run on a thread of its own.
 pub struct OutputLoop {
     writer: OutputWriter,
-    appends: mpsc::Receiver<Append>,
+    wanted: mpsc::Receiver<Wanted>,
     watched: Watched,
 }
 
 /// What others have of the loop.
 #[derive(Clone)]
 pub struct OutputHandle {
-    appends: mpsc::Sender<Append>,
+    wanted: mpsc::Sender<Wanted>,
     room: Arc<Semaphore>,
     reader: OutputReader,
     watched: Watched,
@@ -54,11 +61,11 @@ pub struct Changes {
 
 /// The loop and its handle.
 pub fn output_loop(writer: OutputWriter, reader: OutputReader) -> (OutputLoop, OutputHandle) {
-    let (sender, appends) = mpsc::channel(QUEUE_MAX);
+    let (sender, wanted) = mpsc::channel(QUEUE_MAX);
     let room = Arc::new(Semaphore::new(QUEUE_KIB_MAX));
     let watched = Watched::default();
-    let handle = OutputHandle { appends: sender, room, reader, watched: Arc::clone(&watched) };
-    (OutputLoop { writer, appends, watched }, handle)
+    let handle = OutputHandle { wanted: sender, room, reader, watched: Arc::clone(&watched) };
+    (OutputLoop { writer, wanted, watched }, handle)
 }
 
 impl OutputLoop {
@@ -68,11 +75,16 @@ impl OutputLoop {
     /// When the disk fails: what was not answered by then is not durable.
     pub async fn run(mut self) -> io::Result<()> {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while self.appends.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        while self.wanted.recv_many(&mut batch, BATCH_MAX).await > 0 {
             let mut answers = Vec::with_capacity(batch.len());
-            for Append { key, chunks, answer, _share } in batch.drain(..) {
-                self.writer.append(key, chunks)?;
-                answers.push(answer);
+            for wanted in batch.drain(..) {
+                match wanted {
+                    Wanted::Append(Append { key, chunks, answer, _share }) => {
+                        self.writer.append(key, chunks)?;
+                        answers.push(answer);
+                    }
+                    Wanted::Room => self.writer.make_room()?,
+                }
             }
             let durable = self.writer.sync()?;
             for answer in answers {
@@ -110,8 +122,17 @@ impl OutputHandle {
         let share = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUE_KIB_MAX)).expect("a clamped number");
         let share = Arc::clone(&self.room).acquire_many_owned(share).await.map_err(|_| gone())?;
         let (answer, answered) = oneshot::channel();
-        self.appends.send(Append { key, chunks, answer, _share: share }).await.map_err(|_| gone())?;
+        self.wanted
+            .send(Wanted::Append(Append { key, chunks, answer, _share: share }))
+            .await
+            .map_err(|_| gone())?;
         answered.await.map_err(|_| gone())
+    }
+
+    /// Old output makes room where the disk is nearly full. Whoever asks looks again, and does not wait.
+    pub fn make_room(&self) {
+        // If much waits to be appended, that looks for room as well.
+        let _ = self.wanted.try_send(Wanted::Room);
     }
 
     /// Whoever reads.

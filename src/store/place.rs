@@ -84,6 +84,11 @@ impl StateRoot {
         self.0.join(name.as_str())
     }
 
+    /// Whether a pool's state lies here.
+    pub fn has(&self, pool: &Path) -> bool {
+        pool.parent() == Some(&self.0)
+    }
+
     /// Whether a pool may have this name.
     pub fn allows_pool(name: &Name) -> bool {
         name.as_str() != RESERVED[0] && !name.as_str().starts_with(RESERVED[1])

@@ -100,30 +100,47 @@ fn a_pool_starts_on_a_disk_that_is_full_to_the_last_byte_as_long_as_anything_of_
     };
     let mut cluster = Cluster::at(site);
     cluster.join("w1", &[]);
-    let job = cluster.operator.run(["submit", "seq 1 4000000; exit 9"]).ok().trim().to_owned();
-    assert_eq!(cluster.operator.run(["wait", &job]).code, 9);
-    let wait = |cluster: &Cluster| cluster.operator.run(["wait", &job]).code;
-    let submit = |cluster: &Cluster| cluster.operator.run(["submit", "true"]).code;
-    let logs = |cluster: &Cluster| cluster.operator.run(["logs", &job]).stderr;
+    let operator = cluster.operator.clone();
+    let run = || {
+        let job = operator.run(["submit", "seq 1 4000000; exit 9"]).ok().trim().to_owned();
+        assert_eq!(operator.run(["wait", &job]).code, 9);
+        job
+    };
+    let output = || -> u64 {
+        let segments = std::fs::read_dir(state.join("lab/output")).unwrap().flatten();
+        segments.map(|segment| segment.metadata().map_or(0, |file| file.len())).sum()
+    };
+    let takes_more = || operator.run(["submit", "true"]).code == 0;
+    let wait_for_reserve = || wait_until("there is a reserve", || state.join("lab/reserve").exists());
 
+    // There is no output: its reserve lets it start.
+    wait_for_reserve();
     cluster.kill_pool();
-    let first = small.fill(0, "first");
+    let filler = small.fill(0, "filler");
     cluster.restart_pool();
-    assert!(!state.join("lab/reserve").exists(), "the reserve goes first");
-    assert_eq!(wait(&cluster), 9);
-    wait_until("what is new is refused", || submit(&cluster) == 6);
-    assert_eq!(logs(&cluster), "");
-
-    cluster.kill_pool();
-    let second = small.fill(0, "second");
-    cluster.restart_pool();
-    assert!(logs(&cluster).contains("no longer kept"), "then old output");
-    assert_eq!(wait(&cluster), 9);
-
-    [first, second].iter().for_each(|filler| std::fs::remove_file(filler).unwrap());
+    wait_until("what is new is refused", || operator.run(["submit", "true"]).code == 6);
+    std::fs::remove_file(filler).unwrap();
     cluster.wait_for_worker("w1", "ready");
-    wait_until("there is room again", || submit(&cluster) == 0);
-    assert_eq!(cluster.operator.run(["run", "echo fine"]).ok(), "fine\n");
+    wait_until("it takes more", takes_more);
+
+    // There is no reserve: output makes room.
+    let job = run();
+    wait_for_reserve();
+    let before = output();
+    cluster.kill_pool();
+    std::fs::remove_file(state.join("lab/reserve")).unwrap();
+    let filler = small.fill(0, "filler");
+    cluster.restart_pool();
+    assert_eq!(operator.run(["wait", &job]).code, 9);
+    assert!(output() < before);
+
+    // Nothing is appended, and it makes room all the same.
+    let _another = small.fill(1 << 20, "another");
+    wait_until("it takes nothing", || !takes_more());
+    wait_until("it takes more", takes_more);
+    std::fs::remove_file(filler).unwrap();
+    cluster.wait_for_worker("w1", "ready");
+    assert_eq!(operator.run(["run", "echo fine"]).ok(), "fine\n");
 }
 
 #[test]
