@@ -2,8 +2,9 @@
 
 use std::io::IsTerminal;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -36,6 +37,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The lines for others hold tokens that count so long.
 const READY_TOKENS: Duration = Duration::from_secs(3600);
+/// What kills a private pool's worker may do so again.
+const WORKER_AGAIN: Duration = Duration::from_secs(1);
 
 /// `pool serve`.
 #[derive(Args, Debug)]
@@ -272,22 +275,39 @@ fn open_failure(error: &anyhow::Error, options: &ServeOptions) -> Failure {
 
 /// A private pool's own worker: an agent in the background, found again by its lock.
 fn start_local_worker(serving: &Serving) -> Result<(), Failure> {
-    let root = serving.state.parent().unwrap_or(&serving.state);
-    let log = worker_log(&serving.state);
-    let spawned = std::process::Command::new("/proc/self/exe")
+    let state = serving.state.clone();
+    let mut agent = spawn_local_worker(&state)?;
+    std::thread::Builder::new().name("local worker".into()).spawn(move || {
+        // It may end before us: then nobody else would reap it. One that was killed is missed; one that was drained or
+        // removed is not.
+        while agent.wait().is_ok_and(|ended| ended.signal().is_some()) {
+            tracing::warn!("this pool's own worker was killed");
+            std::thread::sleep(WORKER_AGAIN);
+            match spawn_local_worker(&state) {
+                Ok(another) => agent = another,
+                Err(failure) => {
+                    return tracing::warn!("it cannot be started again: {}", failure.refusal.message);
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn spawn_local_worker(state: &Path) -> Result<Child, Failure> {
+    let root = state.parent().unwrap_or(state);
+    let log = worker_log(state);
+    let agent = Command::new("/proc/self/exe")
         .arg0("clusterctl")
         .args(["worker", "join", "--name", "local", "--local-state"])
-        .arg(&serving.state)
+        .arg(state)
         .arg("--state")
         .arg(root)
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .stderr(log::open(&log)?)
-        .spawn();
-    let mut agent = spawned?;
-    // It may end before us: then nobody else would reap it.
-    std::thread::Builder::new().name("reaper".into()).spawn(move || drop(agent.wait()))?;
-    Ok(())
+        .spawn()?;
+    Ok(agent)
 }
 
 /// What a person needs to let others in.

@@ -388,7 +388,13 @@ impl Session {
         match error {
             DialError::Unreachable { reason } => {
                 let hint = match &self.target {
-                    Target::Local(name, _) => format!("clusterctl pool serve --name {name}"),
+                    Target::Local(name, state) if self.root.has(state) => {
+                        format!("clusterctl pool serve --name {name}")
+                    }
+                    Target::Local(name, state) => {
+                        let root = state.parent().unwrap_or(state).display();
+                        format!("clusterctl pool serve --name {name} --state {root}")
+                    }
                     Target::Private | Target::Remote(..) => {
                         format!("is it running? on {}: clusterctl pool status", host_of(address))
                     }

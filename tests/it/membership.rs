@@ -53,6 +53,20 @@ fn a_private_pools_own_worker_can_be_removed_and_comes_back() {
 }
 
 #[test]
+fn a_private_pools_own_worker_that_is_killed_is_followed_by_another() {
+    let site = Site::new();
+    let home = site.home("ann");
+    home.run(["run", "true"]).ok();
+    let agent = || site.detached("worker join").first().copied();
+    let killed = agent().unwrap();
+
+    kill(killed, libc::SIGKILL);
+
+    wait_until("another one is there", || agent().is_some_and(|pid| pid != killed));
+    assert_eq!(home.run(["run", "echo back"]).ok(), "back\n");
+}
+
+#[test]
 fn a_line_that_is_dead_without_a_word_is_given_up_and_dialled_again() {
     let cluster = Cluster::faster(20);
     let tap = Tap::on(&cluster.address);

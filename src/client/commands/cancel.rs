@@ -193,6 +193,11 @@ pub async fn retry(
     let only_failed = args.failed_of.is_some();
     let word = args.failed_of.clone().or_else(|| args.id.clone()).unwrap_or_default();
     for one in select(session, &[word], recent).await? {
+        if !one.tasks.is_empty() {
+            let text = format!("tasks of {} cannot be retried one by one", one.job);
+            return Err(Failure::new("usage", text)
+                .hint(format!("clusterctl retry {0}, or --failed-of {0} for those that failed", one.job)));
+        }
         let handle = job_handle(session, one.job).await?;
         let mut request = handle.retry_request();
         request.get().set_request(&request_id()?);

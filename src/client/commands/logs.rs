@@ -12,7 +12,10 @@ use super::super::watch::{Ended, Style, Subject, Watch, unless_closed};
 use super::super::{Format, Manner, out, render};
 use super::{job_info, select};
 use crate::core::id::JobId;
+use crate::core::outcome::Outcome;
 use crate::core::output::{Chunk, Stream};
+use crate::core::view::JobInfo;
+use crate::say::say;
 
 /// `logs`.
 #[derive(Args, Clone, Debug, Default)]
@@ -83,11 +86,19 @@ pub async fn logs(
             Watch::without_progress(subject, what, style, manner).look_on(session).await?
         };
         match ended {
-            Ended::Done(..) => {}
+            Ended::Done(info, _) => tell_if_lost(&info),
             Ended::StdoutClosed | Ended::GivenUp => return Ok(ended.exit_code()),
         }
     }
     Ok(0)
+}
+
+/// Whoever reads output of a job that was lost is told that it is its beginning.
+fn tell_if_lost(info: &JobInfo) {
+    let end = info.task.as_ref().and_then(|task| task.end.as_ref());
+    if let Some(Outcome::Lost(reason)) = end.map(|end| &end.outcome) {
+        say!("{} lost: {reason}", info.id);
+    }
 }
 
 /// Prints one of the streams, or the last lines and then what comes.

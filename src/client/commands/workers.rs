@@ -179,6 +179,8 @@ fn show_all(workers: &[WorkerInfo], manner: Manner) {
         let silent: Vec<&str> = workers
             .iter()
             .filter(|worker| worker.state == WorkerState::Silent && worker.tenure == Tenure::Lasting)
+            // What it may still run would be lost.
+            .filter(|worker| worker.tasks.is_empty())
             .map(|worker| worker.name.as_str())
             .collect();
         match silent.as_slice() {
