@@ -278,7 +278,8 @@ async fn check_placeable(session: &mut Session, id: JobId, spec: &JobSpec) -> Re
     }
     super::cancel::cancel_jobs(session, &[id], Cancel::Kill).await?;
     let missing = why.terms.iter().filter(|term| term.met == 0);
-    let failure = Failure::new("unplaceable", format!("no worker can run job {id}: {}", spec.constraint));
+    let reason = if why.terms.is_empty() { why.text.clone() } else { spec.constraint.to_string() };
+    let failure = Failure::new("unplaceable", format!("no worker can run job {id}: {reason}"));
     Err(missing
         .fold(failure, |failure, term| failure.fact(&term.text, super::jobs::offered(term, why.workers))))
 }

@@ -14,9 +14,10 @@ use crate::core::view::{
     Counts, JobFilter, JobInfo, TaskEnd, TaskInfo, TaskState, TermCount, Why, WorkerInfo, WorkerState,
 };
 
+use super::apply::stands;
 use super::batch::{Interest, WatcherId};
 use super::job::{Active, Job, Phase};
-use super::worker::Hearing;
+use super::worker::{Hearing, Worker};
 use super::{Pool, Viewer};
 
 /// Live jobs, newest first.
@@ -209,7 +210,11 @@ impl Pool {
         let workers = self.scheduler.offers().count();
         let fitting =
             self.scheduler.offers().filter(|(worker, _)| self.scheduler.fits(*worker, &job.class)).count();
-        let terms = self.terms_of(job);
+        // Where workers fit and take nothing, what they have is not what is missing.
+        let terms = match fitting == 0 && self.why_none_takes(job).is_some() {
+            true => Vec::new(),
+            false => self.terms_of(job),
+        };
         let ahead = self.ahead_of(job, index);
         let fitting_count = u32::try_from(fitting).unwrap_or(u32::MAX);
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
@@ -231,7 +236,7 @@ impl Pool {
             self.worker_names.range::<str, _>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
         {
             let worker = &self.workers[id.1];
-            if !super::apply::stands(worker.state.validity) {
+            if !stands(worker.state.validity) {
                 continue;
             }
             if page.workers.len() == limit {
@@ -358,23 +363,8 @@ impl Pool {
 
     fn why_waiting(&self, job: &Job, ahead: u64, fitting: u32, workers: u32) -> String {
         let constraint = &job.submission.spec.constraint;
-        let drained = self.workers.values().find(|worker| {
-            worker.state.drain.is_some()
-                && worker.connection.is_some()
-                && constraint.matches(&worker.labels())
-        });
-        if let Some(worker) = drained.filter(|_| fitting == 0) {
-            let name = &worker.state.name;
-            return format!("the workers that fit are drained (clusterctl workers resume {name})");
-        }
-        let full = self.workers.values().find(|worker| {
-            worker.full.is_some() && worker.connection.is_some() && constraint.matches(&worker.labels())
-        });
-        if let Some((worker, place)) =
-            full.filter(|_| fitting == 0).and_then(|worker| Some((worker, worker.full.as_ref()?)))
-        {
-            let name = &worker.state.name;
-            return format!("worker {name} has no space in {place}: it takes no more jobs until there is");
+        if let Some(text) = self.why_none_takes(job).filter(|_| fitting == 0) {
+            return text;
         }
         if workers == 0 {
             return "no worker is connected".to_owned();
@@ -395,6 +385,38 @@ impl Pool {
             1 => "every slot that fits is in use; 1 task is ahead".to_owned(),
             n => format!("every slot that fits is in use; {n} tasks are ahead"),
         }
+    }
+
+    /// Why workers that fit take nothing, if there are any.
+    fn why_none_takes(&self, job: &Job) -> Option<String> {
+        let constraint = &job.submission.spec.constraint;
+        let mut fitting: Vec<&Worker> = self
+            .workers
+            .values()
+            .filter(|worker| stands(worker.state.validity) && constraint.matches(&worker.labels()))
+            .collect();
+        // Those that are there come first.
+        fitting.sort_by_key(|worker| worker.connection.is_none());
+        fitting.into_iter().find_map(|worker| {
+            let name = &worker.state.name;
+            let is_there = worker.connection.is_some();
+            match (worker.shown_state(), &worker.full) {
+                (WorkerState::Silent, _) => Some(format!("worker {name}, which fits, is silent")),
+                (_, Some(place)) if is_there => Some(format!(
+                    "worker {name} has no space in {place}: it takes no more jobs until there is"
+                )),
+                _ if is_there && worker.state.drain.is_some() => {
+                    Some(format!("the workers that fit are drained (clusterctl workers resume {name})"))
+                }
+                (WorkerState::Draining | WorkerState::Drained, _) => {
+                    Some(format!("worker {name}, which fits, is about to leave"))
+                }
+                (WorkerState::Away, _) if !constraint.terms().is_empty() => {
+                    Some(format!("worker {name}, which fits, is not connected"))
+                }
+                (WorkerState::Away | WorkerState::Ready | WorkerState::Full, _) => None,
+            }
+        })
     }
 
     fn why_active(&self, now: Now, job: &Job, active: &Active) -> String {

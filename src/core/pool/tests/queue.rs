@@ -158,3 +158,30 @@ fn while_the_disk_is_nearly_full_nothing_new_is_accepted_and_what_was_is_known()
     world.pool.set_space(Space::Enough);
     assert!(world.pool.submit(world.now, submit(2)).is_ok());
 }
+
+#[test]
+fn why_does_not_deny_a_worker_that_fits_and_is_silent_or_drained() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    world.join("w2", 1);
+    let constraint = Constraint::parse("name=w1").unwrap();
+    world.pool.drain_worker(world.now, &Viewer::admin("root"), "w1", None).unwrap();
+    let job = world.submit(JobSpec { constraint, ..JobSpec::new("true") });
+    world.turn();
+    let why = |world: &World| {
+        let why = world.pool.why(world.now, &world.viewer(), job, 0).unwrap();
+        (why.text, why.terms.len())
+    };
+    let drained = "the workers that fit are drained (clusterctl workers resume w1)".to_owned();
+    assert_eq!(why(&world), (drained, 0));
+
+    world.pool.resume_worker(world.now, &Viewer::admin("root"), "w1").unwrap();
+    world.pool.drain(connection);
+    world.turn();
+    assert_eq!(why(&world), ("worker w1, which fits, is about to leave".to_owned(), 0));
+    world.pass(16);
+    assert_eq!(why(&world), ("worker w1, which fits, is silent".to_owned(), 0));
+    world.pool.leave(world.now, connection);
+    world.turn();
+    assert_eq!(why(&world), ("worker w1, which fits, is not connected".to_owned(), 0));
+}
