@@ -70,7 +70,7 @@ impl Failure {
         let Refusal { code, message, facts, hint } = &self.refusal;
         let facts: serde_json::Map<String, serde_json::Value> =
             facts.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-        serde_json::json!({ "error": { "code": code, "message": message, "facts": facts, "hint": hint } })
+        serde_json::json!({ "v": 1, "error": { "code": code, "message": message, "facts": facts, "hint": hint } })
             .to_string()
     }
 

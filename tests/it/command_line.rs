@@ -160,7 +160,7 @@ fn errors_are_json_where_results_are() {
     let refused = home.run(["show", "7", "--output", "json"]);
 
     let error: serde_json::Value = serde_json::from_str(&refused.stderr).unwrap();
-    assert_eq!(error["error"]["code"], "no-such-job");
+    assert_eq!((&error["v"], &error["error"]["code"]), (&1.into(), &"no-such-job".into()));
     assert_eq!((refused.code, refused.stdout.as_str()), (3, ""));
 }
 

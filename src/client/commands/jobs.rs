@@ -227,6 +227,10 @@ fn show_attempt(task: &TaskInfo) {
     let Some(end) = &task.end else { return };
     let (usage, totals) = (&end.usage, &end.totals);
     tell!("  ended      {}", render::outcome(&end.outcome));
+    if usage.run.is_zero() && totals.end() == 0 {
+        // Nobody was there to count, or nothing ran.
+        return;
+    }
     let (run, cpu) = (render::duration(usage.run), render::duration(usage.cpu_user + usage.cpu_system));
     let peak = usage.peak_memory_bytes as f64 / f64::from(1 << 20);
     tell!("  used       {run} run, {cpu} cpu, {peak:.1} MiB peak");
