@@ -50,7 +50,7 @@ use run::{how_to_replay, run};
 use trace::Detail;
 
 /// Seeds that a normal run takes, for each mode.
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 120;
 
 #[test]
 fn safety_nothing_bad_happens_whatever_fails() {
