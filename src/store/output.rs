@@ -174,7 +174,10 @@ impl OutputWriter {
 
     /// Where the disk is nearly full, old output makes room for new, and both leave it to what has to be remembered.
     fn look_for_room(&mut self) -> io::Result<()> {
-        let missing = Room::of(&self.directory)?.missing();
+        self.make_room_for(Room::of(&self.directory)?.missing())
+    }
+
+    fn make_room_for(&mut self, missing: u64) -> io::Result<()> {
         let limit = self.limit.min(match missing {
             0 => u64::MAX,
             _ => self.index().bytes.saturating_sub(missing),
@@ -197,10 +200,11 @@ impl OutputWriter {
     /// # Errors
     /// When the disk fails.
     pub fn make_room(&mut self) -> io::Result<()> {
-        if Room::of(&self.directory)?.missing() > self.index().bytes {
+        let missing = Room::of(&self.directory)?.missing();
+        if missing > self.index().bytes {
             return Ok(());
         }
-        self.look_for_room()?;
+        self.make_room_for(missing)?;
         self.shared.write().expect("nobody panics with the index").drop_oldest(self.current)
     }
 

@@ -109,19 +109,28 @@ impl Clock {
 impl Machine {
     /// What its agent says of it when it dials.
     pub fn facts(&self, incarnation: Incarnation, dial: u64) -> Facts {
-        Facts {
-            boot_id: self.boot_id.clone(),
-            incarnation,
-            dial,
-            slots: self.slots,
-            labels: self.labels.clone(),
-            memory_bytes: 1 << 30,
-            uid: 1000,
-            trust: SubmitterTrust::Everybody,
-            tenure: Tenure::Lasting,
-            user: "worker".to_owned(),
-            pid: 1,
-        }
+        facts((self.boot_id.clone(), incarnation), dial, (self.slots, self.labels.clone()))
+    }
+}
+
+/// What the agent of a machine of this boot and executor says, which offers these slots and labels.
+pub fn facts(
+    (boot_id, incarnation): (String, Incarnation),
+    dial: u64,
+    (slots, labels): (u32, Labels),
+) -> Facts {
+    Facts {
+        boot_id,
+        incarnation,
+        dial,
+        slots,
+        labels,
+        memory_bytes: 1 << 30,
+        uid: 1000,
+        trust: SubmitterTrust::Everybody,
+        tenure: Tenure::Lasting,
+        user: "worker".to_owned(),
+        pid: 1,
     }
 }
 

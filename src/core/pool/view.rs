@@ -210,18 +210,17 @@ impl Pool {
         let workers = self.scheduler.offers().count();
         let fitting =
             self.scheduler.offers().filter(|(worker, _)| self.scheduler.fits(*worker, &job.class)).count();
+        let held_up = if fitting == 0 { self.why_none_takes(job) } else { None };
         // Where workers fit and take nothing, what they have is not what is missing.
-        let terms = match fitting == 0 && self.why_none_takes(job).is_some() {
-            true => Vec::new(),
-            false => self.terms_of(job),
-        };
+        let terms = if held_up.is_some() { Vec::new() } else { self.terms_of(job) };
         let ahead = self.ahead_of(job, index);
         let fitting_count = u32::try_from(fitting).unwrap_or(u32::MAX);
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         let (state, text) = match job.active.get(&index) {
             Some(active) => (active.state(), self.why_active(now, job, active)),
             None if job.waiting.contains(index) => {
-                (TaskState::Queued, self.why_waiting(job, ahead, fitting_count, workers))
+                let text = held_up.unwrap_or_else(|| self.why_waiting(job, ahead, fitting_count, workers));
+                (TaskState::Queued, text)
             }
             None => (job.over.state(), "it has ended".to_owned()),
         };
@@ -363,9 +362,6 @@ impl Pool {
 
     fn why_waiting(&self, job: &Job, ahead: u64, fitting: u32, workers: u32) -> String {
         let constraint = &job.submission.spec.constraint;
-        if let Some(text) = self.why_none_takes(job).filter(|_| fitting == 0) {
-            return text;
-        }
         if workers == 0 {
             return "no worker is connected".to_owned();
         }

@@ -24,6 +24,7 @@ use super::pool::{HOST, PORT, Witness, tell};
 use super::time;
 use crate::executor::{Executor, Habits, Journal};
 use crate::history::Happened;
+use crate::machine::facts;
 use crate::random::Random;
 
 /// How often an agent's line looks whether its executor has said something.
@@ -207,19 +208,8 @@ impl Site for At {
 
     fn facts(&self, incarnation: Incarnation, began: Timestamp) -> Facts {
         let machine = self.machine.borrow();
-        Facts {
-            boot_id: machine.boot_id.clone(),
-            incarnation,
-            dial: began.0,
-            slots: machine.slots,
-            labels: machine.labels.clone(),
-            memory_bytes: 1 << 30,
-            uid: 1000,
-            trust: SubmitterTrust::Everybody,
-            tenure: Tenure::Lasting,
-            user: "worker".to_owned(),
-            pid: 1,
-        }
+        let offer = (machine.slots, machine.labels.clone());
+        facts((machine.boot_id.clone(), incarnation), began.0, offer)
     }
 
     async fn dial(self: Rc<Self>) -> Result<Registrar, RegisterFailure> {
