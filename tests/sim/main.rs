@@ -24,6 +24,7 @@ mod disk;
 mod executor;
 mod fault;
 mod follower;
+#[path = "../history/mod.rs"]
 mod history;
 mod keeper;
 mod link;
