@@ -19,6 +19,9 @@ mod documents;
 mod executor;
 mod first_minute;
 mod golden;
+#[allow(dead_code, reason = "a simulation sees more of what happens than anybody beside real processes")]
+#[path = "../history/mod.rs"]
+mod history;
 mod hostile;
 mod hostile_jobs;
 mod matrix;
@@ -45,3 +48,4 @@ mod tidy;
 mod tokens;
 mod trust;
 mod twice;
+mod witness;
