@@ -1,11 +1,12 @@
 //! A worker behind a real NAT, in network namespaces that the test makes. Needs root, iproute2, nftables and conntrack.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Home, Process, Site, join_command, pool_command, serving, skipped, wait_until};
 use crate::compiled::compiled;
+use crate::witness::Witness;
 
 const POOL: &str = "203.0.113.10:7700";
 
@@ -77,6 +78,7 @@ impl Drop for Lab {
 /// A pool outside of the NAT and a worker behind it.
 struct Natted {
     operator: Home,
+    witness: Witness,
     /// Ends before the namespaces.
     _processes: [Process; 2],
     lab: Lab,
@@ -100,7 +102,8 @@ impl Natted {
         wait_until("the worker has joined", || {
             operator.run(["workers", "--output", "json"]).ok().contains("\"state\":\"ready\"")
         });
-        Some(Self { operator, _processes: [pool, worker], lab, site })
+        let witness = Witness::at(&site, &operator, operator.clone());
+        Some(Self { operator, witness, _processes: [pool, worker], lab, site })
     }
 
     /// As which the pool knows the worker.
@@ -117,13 +120,36 @@ impl Natted {
     }
 }
 
-/// A job that has said `before` and ends with `after` when this file is there.
-fn start_waiter(natted: &Natted, go: &Path) -> String {
-    let script = format!("echo before; until [ -e {} ]; do sleep 0.01; done; echo after", go.display());
-    let id = natted.operator.run(["submit", &script]).ok().trim().to_owned();
-    natted.operator.wait_for_state(&id, "running");
-    wait_until("it has spoken", || natted.operator.run(["logs", &id]).stdout == "before\n");
-    id
+/// A job that has said `before`, and says `after` when it is let go.
+struct Waiter {
+    id: String,
+    go: PathBuf,
+}
+
+impl Waiter {
+    fn start(natted: &mut Natted) -> Self {
+        let go = natted.site.path().join("go");
+        let body =
+            format!("out before; until [ -e {} ]; do sleep 0.01; done; out after; end 0", go.display());
+        let (script, number) = (natted.witness.script(&body), natted.witness.next_submit());
+        let id = natted.operator.run(["submit", "--env", &number, &script]).ok().trim().to_owned();
+        natted.witness.acknowledged(&id);
+        natted.operator.wait_for_state(&id, "running");
+        wait_until("it has spoken", || natted.operator.run(["logs", &id]).stdout == "before\n");
+        Self { id, go }
+    }
+
+    fn let_go(&self) {
+        std::fs::write(&self.go, "").unwrap();
+    }
+
+    /// Its end is the one that it wanted, it ran once, and all that it said is there.
+    fn finish(self, mut natted: Natted) {
+        assert_eq!(natted.operator.run(["wait", &self.id]).code, 0);
+        assert_eq!(natted.operator.run(["logs", &self.id]).ok(), "before\nafter\n");
+        natted.witness.look(&self.id);
+        natted.witness.assert_all_held("behind a NAT");
+    }
 }
 
 #[test]
@@ -143,66 +169,58 @@ fn a_worker_behind_a_nat_joins_and_runs_jobs_although_nobody_can_reach_it() {
 
 #[test]
 fn a_nat_that_forgets_its_flows_costs_a_running_job_nothing() {
-    let Some(natted) = natted(2) else { return };
-    let go = natted.site.path().join("go");
-    let id = start_waiter(&natted, &go);
+    let Some(mut natted) = natted(2) else { return };
+    let waiter = Waiter::start(&mut natted);
 
     // Nobody is told: what either side sends from now on vanishes.
     natted.lab.must("forget", &[]);
-    std::fs::write(&go, "").unwrap();
+    waiter.let_go();
 
-    assert_eq!(natted.operator.run(["wait", &id]).code, 0);
-    assert_eq!(natted.operator.run(["logs", &id]).ok(), "before\nafter\n");
+    waiter.finish(natted);
 }
 
 #[test]
 fn a_nat_that_shows_another_address_costs_a_running_job_nothing() {
-    let Some(natted) = natted(3) else { return };
-    let go = natted.site.path().join("go");
-    let id = start_waiter(&natted, &go);
+    let Some(mut natted) = natted(3) else { return };
+    let waiter = Waiter::start(&mut natted);
 
     natted.lab.must("rebind", &[]);
-    std::fs::write(&go, "").unwrap();
+    waiter.let_go();
 
-    assert_eq!(natted.operator.run(["wait", &id]).code, 0);
-    assert_eq!(natted.operator.run(["logs", &id]).ok(), "before\nafter\n");
+    waiter.finish(natted);
 }
 
 #[test]
 fn a_nat_that_forgets_what_is_idle_costs_a_running_job_nothing() {
     // Each heartbeat comes later than the NAT remembers.
-    let Some(natted) = Natted::new(4, Link::Near, Site::faster(3)) else { return };
+    let Some(mut natted) = Natted::new(4, Link::Near, Site::faster(3)) else { return };
     natted.lab.must("forgetful", &["1"]);
     natted.lab.must("forget", &[]);
     let before = natted.registrations();
-    let go = natted.site.path().join("go");
-    let id = start_waiter(&natted, &go);
+    let waiter = Waiter::start(&mut natted);
 
     wait_until("it has been forgotten, and come again, twice", || natted.registrations() >= before + 2);
-    std::fs::write(&go, "").unwrap();
+    waiter.let_go();
 
-    assert_eq!(natted.operator.run(["wait", &id]).code, 0);
-    assert_eq!(natted.operator.run(["logs", &id]).ok(), "before\nafter\n");
+    waiter.finish(natted);
 }
 
 /// Breaks the line, by promises at their full length, until the pool notices; mends it, and looks how long it takes until
 /// the worker is back.
 fn break_and_mend(number: u32, what: &str, more: &[&str]) {
-    let Some(natted) = Natted::new(number, Link::Near, Site::new()) else { return };
-    let go = natted.site.path().join("go");
-    let id = start_waiter(&natted, &go);
+    let Some(mut natted) = Natted::new(number, Link::Near, Site::new()) else { return };
+    let waiter = Waiter::start(&mut natted);
 
     natted.lab.must(what, more);
     wait_until("the worker is silent", || natted.state() == "silent");
-    assert_eq!(natted.operator.job(&id)["state"], "unknown");
-    std::fs::write(&go, "").unwrap();
+    assert_eq!(natted.operator.job(&waiter.id)["state"], "unknown");
+    waiter.let_go();
     natted.lab.must("mend", &[]);
     let mended = Instant::now();
     wait_until("the worker is back", || natted.state() == "ready");
     let back = mended.elapsed();
 
-    assert_eq!(natted.operator.run(["wait", &id]).code, 0);
-    assert_eq!(natted.operator.run(["logs", &id]).ok(), "before\nafter\n");
+    waiter.finish(natted);
     println!("{what} {}: back {:.1} s after it was mended", more.join(" "), back.as_secs_f64());
     assert!(back < Duration::from_secs(5), "back after {back:?}");
 }

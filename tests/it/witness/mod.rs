@@ -14,7 +14,7 @@ use clusterctl::core::time::{Timestamp, WallTime};
 use clusterctl::core::view::{Counts, TaskState};
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Home};
+use crate::cluster::{Cluster, Home, Site};
 use crate::history::{Happened, History, Observer, TaskSight, Violation, Written};
 
 use ledger::{Ledger, What};
@@ -39,10 +39,15 @@ pub struct Witness {
 impl Witness {
     /// Of a cluster to which nobody has submitted anything; asks as this client.
     pub fn new(cluster: &Cluster, client: Home) -> Self {
+        Self::at(&cluster.site, &cluster.operator, client)
+    }
+
+    /// Of the pool `lab` of this operator.
+    pub fn at(site: &Site, operator: &Home, client: Home) -> Self {
         Self {
             client,
-            ledger: Ledger::new(cluster.site.path().join("ledger")),
-            log: Log::new(cluster.operator.state().join("lab/queue.db")),
+            ledger: Ledger::new(site.path().join("ledger")),
+            log: Log::new(operator.state().join("lab/queue.db")),
             seen: Vec::new(),
             submissions: BTreeMap::new(),
             submits: 0,
