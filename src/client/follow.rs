@@ -64,6 +64,17 @@ pub enum News {
 struct Seen {
     tasks: RangeSet,
     partly: BTreeMap<u32, (u32, u64)>,
+    told: BTreeMap<u32, Told>,
+}
+
+/// What was told of a task's newest attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    attempt: u32,
+    queued: bool,
+    started: bool,
+    /// Its worker is silent.
+    unknown: bool,
 }
 
 /// A following that outlives connections.
@@ -123,6 +134,7 @@ impl Following {
                 Some(news) => {
                     let news = news?;
                     self.broken = 0;
+                    let Some(news) = self.seen.sift(news) else { continue };
                     self.seen.note(&news);
                     return Ok(news);
                 }
@@ -213,6 +225,34 @@ impl Seen {
         }
     }
 
+    /// Leaves out what was told before: a new place begins with how things stand, and a new pool hears from workers what
+    /// runs there.
+    fn sift(&mut self, news: News) -> Option<News> {
+        let News::Event(mut event) = news else { return Some(news) };
+        let told = self.told.entry(event.task).or_default();
+        if told.attempt != event.attempt {
+            *told = Told { attempt: event.attempt, ..Told::default() };
+        }
+        let is_new = match event.kind {
+            TaskEventKind::Queued => !told.started && !std::mem::replace(&mut told.queued, true),
+            TaskEventKind::Unknown(_) => !std::mem::replace(&mut told.unknown, true),
+            TaskEventKind::Started | TaskEventKind::Returned => {
+                let was_unknown = std::mem::take(&mut told.unknown);
+                let is_first = !std::mem::replace(&mut told.started, true);
+                if was_unknown {
+                    event.kind = TaskEventKind::Returned;
+                }
+                was_unknown || is_first
+            }
+            TaskEventKind::AttemptLost(_) | TaskEventKind::Ended(_) => {
+                self.told.remove(&event.task);
+                true
+            }
+            TaskEventKind::Cancelling(_) => true,
+        };
+        is_new.then_some(News::Event(event))
+    }
+
     fn note(&mut self, news: &News) {
         match news {
             News::Bytes { task, attempt, chunk } => {
@@ -284,5 +324,59 @@ impl sink::Server for SinkService {
         _results: sink::FailedResults,
     ) -> Result<(), capnp::Error> {
         self.give(Err(wire::refusal::read(params.get()?.get_refused()?)?)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(attempt: u32, kind: TaskEventKind) -> News {
+        News::Event(TaskEvent { task: 3, attempt, worker: None, kind })
+    }
+
+    fn kinds(told: &[(u32, TaskEventKind)]) -> Vec<(u32, TaskEventKind)> {
+        let mut seen = Seen::default();
+        let sifted = told.iter().filter_map(|(attempt, kind)| seen.sift(event(*attempt, kind.clone())));
+        let kind = |news| match news {
+            News::Event(event) => (event.attempt, event.kind),
+            other => panic!("{other:?}"),
+        };
+        sifted.map(kind).collect()
+    }
+
+    #[test]
+    fn what_a_new_place_or_a_new_pool_repeats_is_told_once() {
+        use TaskEventKind::{Queued, Started};
+
+        let told = [(0, Queued), (1, Queued), (1, Started), (1, Started), (1, Queued), (1, Started)];
+
+        assert_eq!(kinds(&told), [(0, Queued), (1, Queued), (1, Started)]);
+    }
+
+    #[test]
+    fn who_was_unknown_and_is_there_again_has_returned_and_has_not_started_twice() {
+        use TaskEventKind::{Returned, Started, Unknown};
+
+        let told = [
+            (1, Started),
+            (1, Unknown(None)),
+            (1, Unknown(None)),
+            (1, Started),
+            (1, Unknown(None)),
+            (1, Returned),
+        ];
+
+        let wanted = [(1, Started), (1, Unknown(None)), (1, Returned), (1, Unknown(None)), (1, Returned)];
+        assert_eq!(kinds(&told), wanted);
+    }
+
+    #[test]
+    fn the_next_attempt_is_told_like_the_first() {
+        use TaskEventKind::{AttemptLost, Queued, Started};
+
+        let told = [(1, Started), (1, AttemptLost(String::new())), (1, Queued), (2, Started)];
+
+        assert_eq!(kinds(&told), told);
     }
 }

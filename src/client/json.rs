@@ -92,7 +92,9 @@ pub fn event(event: &TaskEvent) -> Value {
         TaskEventKind::Cancelling(how) => ("cancelling", json!({ "how": how.to_string() })),
         TaskEventKind::Ended(end) => {
             let (exit, signal) = exit_and_signal(Some(end));
-            ("ended", json!({ "outcome": outcome_word(&end.outcome), "exit": exit, "signal": signal }))
+            let outcome = outcome_word(&end.outcome);
+            let reason = reason(&end.outcome);
+            ("ended", json!({ "outcome": outcome, "reason": reason, "exit": exit, "signal": signal }))
         }
     };
     let mut line = json!({ "v": 1, "event": word, "task": event.task, "attempt": event.attempt, "worker": event.worker });

@@ -115,12 +115,14 @@ impl Load {
         args
     }
 
+    /// Submits a job, which somebody follows.
     fn submit(&mut self, kind: Kind) {
         let args = self.job("submit", kind);
         let done = self.client.command(args).output().unwrap();
         let id = String::from_utf8(done.stdout).unwrap().trim().to_owned();
         assert!(done.status.success() && !id.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
-        self.acknowledged(id, kind);
+        self.acknowledged(id.clone(), kind);
+        self.witness.follow(&id);
     }
 
     fn acknowledged(&mut self, id: String, kind: Kind) {

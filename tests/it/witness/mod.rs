@@ -1,22 +1,24 @@
 //! What happens in a cluster of real processes, told to the judges that the simulation has (`tests/history`): scripts keep
 //! a ledger, the pool's log is copied as it grows, and what clients are told is written down.
 
+mod follower;
 mod ledger;
 mod log;
 mod planted;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use clusterctl::core::id::{Fence, JobId, RequestId, TaskId};
-use clusterctl::core::outcome::Outcome;
+use clusterctl::core::range::RangeSet;
 use clusterctl::core::record::{Record, Submission};
 use clusterctl::core::time::{Timestamp, WallTime};
-use clusterctl::core::view::{Counts, TaskState};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Home, Site};
-use crate::history::{Happened, History, Observer, TaskSight, Violation, Written};
+use crate::history::{Happened, History, Observer, Violation, Written};
 
+use follower::Follower;
 use ledger::{Ledger, What};
 use log::Log;
 
@@ -34,6 +36,7 @@ pub struct Witness {
     seen: Vec<(WallTime, Happened)>,
     submissions: BTreeMap<JobId, Submission>,
     submits: u64,
+    followers: BTreeMap<JobId, Follower>,
 }
 
 impl Witness {
@@ -51,6 +54,7 @@ impl Witness {
             seen: Vec::new(),
             submissions: BTreeMap::new(),
             submits: 0,
+            followers: BTreeMap::new(),
         }
     }
 
@@ -84,20 +88,23 @@ impl Witness {
         self.see(event);
     }
 
+    /// Somebody follows an acknowledged job until it is over.
+    pub fn follow(&mut self, id: &str) {
+        let job = JobId(id.parse().expect("a job's id"));
+        let follower = Follower::start(&self.client, self.ledger.directory(), job);
+        self.followers.insert(job, follower);
+    }
+
     /// The client looks at a job: what it is told, and must hold for ever if the job is over.
     pub fn look(&mut self, id: &str) -> Value {
         let shown = self.client.job(id);
         self.look_at_the_log();
         let job = JobId(shown["id"].as_u64().expect("a job's id"));
-        if let Some(counts) = shown["tasks"].as_object() {
-            let mut all = Counts::default();
-            for state in TaskState::ALL {
-                *all.of_mut(state) = counts[state.as_str()].as_u64().expect("a count");
-            }
-            self.see(Happened::JobSeen { observer: OBSERVER, job, counts: all });
+        if shown["tasks"].is_object() {
+            self.see(Happened::JobSeen { observer: OBSERVER, job, counts: shown::counts(&shown) });
         } else {
             let index = u32::try_from(shown["task"].as_u64().unwrap_or(0)).unwrap();
-            let sight = sight(TaskId { job, index }, &shown);
+            let sight = shown::sight(TaskId { job, index }, &shown);
             self.see(Happened::TaskSeen { observer: OBSERVER, sight });
         }
         shown
@@ -133,6 +140,7 @@ impl Witness {
         self.look_at_the_log();
         let last = self.last();
         let kept = self.kept();
+        self.hear_the_followers(&kept);
         let mut told = Merged::new(self.ledger.events(&kept));
         for (at, event) in &self.seen {
             told.before(*at, event);
@@ -141,6 +149,26 @@ impl Witness {
         told.rest();
         kept.into_iter().for_each(|(fence, kept)| told.add(last, Happened::Kept { fence, kept }));
         told.history.violations()
+    }
+
+    /// What those were told who followed a job, and whether they were given all of its output.
+    fn hear_the_followers(&mut self, kept: &BTreeMap<Fence, Written>) {
+        for (job, follower) in std::mem::take(&mut self.followers) {
+            let spec = &self.submissions[&job].spec;
+            let all =
+                spec.array.as_ref().map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
+            let Some((events, output)) = follower.finish(&all) else { continue };
+            events.into_iter().for_each(|event| self.see(event));
+            let of_job = || kept.keys().filter(|fence| fence.task.job == job);
+            let mut given = of_job().map(|fence| (*fence, Written::default())).collect();
+            add(&mut given, job, &output);
+            for fence in of_job() {
+                assert!(
+                    given[fence] == kept[fence],
+                    "whoever followed {fence} was given other output than is kept"
+                );
+            }
+        }
     }
 
     /// What the pool has of the output of every attempt that began.
@@ -206,26 +234,6 @@ impl Merged {
 fn number_of(submission: &Submission) -> Option<u64> {
     let (_, number) = submission.spec.env.iter().find(|(name, _)| name == SUBMIT.as_bytes())?;
     std::str::from_utf8(number).ok()?.parse().ok()
-}
-
-/// A task as `show` told of it.
-fn sight(task: TaskId, shown: &Value) -> TaskSight {
-    let state = TaskState::ALL.into_iter().find(|state| shown["state"] == state.as_str()).expect("a state");
-    let number = |key: &str| shown[key].as_u64().map(|number| u8::try_from(number).unwrap());
-    let reason = || shown["reason"].as_str().expect("a reason").to_owned();
-    let outcome = match (number("exit"), number("signal"), shown["outcome"].as_str()) {
-        (Some(code), ..) => Some(Outcome::Exited(code)),
-        (_, Some(signal), _) => Some(Outcome::Signaled(signal)),
-        (.., Some("lost")) => Some(Outcome::Lost(reason())),
-        (.., Some("quarantined")) => Some(Outcome::Quarantined),
-        _ => None,
-    };
-    TaskSight {
-        task,
-        attempt: u32::try_from(shown["attempt"].as_u64().unwrap_or(0)).unwrap(),
-        state,
-        outcome,
-    }
 }
 
 /// Adds what `logs` told, line by line, each with its place.

@@ -7,7 +7,7 @@ use clusterctl::core::id::JobId;
 use clusterctl::core::record::Record;
 
 use super::Witness;
-use crate::cluster::{Cluster, Home};
+use crate::cluster::{Cluster, Home, wait_until};
 use crate::history::{Happened, Promise};
 
 /// A cluster in which an array of three has ended as it should.
@@ -35,6 +35,7 @@ impl Scene {
         let id = self.client.run(["submit", "--env", number, "--array", "1-3", &script]).ok();
         let id = id.trim().to_owned();
         self.witness.acknowledged(&id);
+        self.witness.follow(&id);
         assert_eq!(self.client.run(["wait", &id]).code, 0);
         self.witness.look(&id);
         id
@@ -137,4 +138,19 @@ fn output_that_is_not_what_was_written_is_found() {
     scene.add(&format!("err-{fence}"), "and one more\n");
 
     assert_eq!(scene.breaks(), BTreeSet::from([Promise::P9]));
+}
+
+#[test]
+fn a_follower_who_is_not_told_of_an_end_is_found() {
+    let scene = Scene::play();
+    let path = scene.witness.ledger.directory().join(format!("followed-{}", scene.job));
+    let told = || std::fs::read_to_string(&path).unwrap();
+    wait_until("all was told", || told().contains("\"event\":\"done\"") && told().ends_with('\n'));
+    let is_end = |line: &&str| line.contains("\"event\":\"ended\"") && line.contains("\"task\":2");
+    let but_one: String =
+        told().lines().filter(|line| !is_end(line)).map(|line| format!("{line}\n")).collect();
+    assert_ne!(but_one, told());
+    std::fs::write(&path, but_one).unwrap();
+
+    assert_eq!(scene.breaks(), BTreeSet::from([Promise::P10]));
 }
