@@ -8,6 +8,7 @@ mod acceptance;
 mod cancels;
 mod drains;
 mod follows;
+mod given;
 mod outcomes;
 mod output;
 mod placements;
@@ -67,6 +68,8 @@ pub enum Happened {
     JobSeen { observer: Observer, job: JobId, counts: Counts },
     /// Somebody who follows a job was told something.
     Followed { observer: Observer, job: JobId, what: Follow },
+    /// Somebody who follows a job was given output of a task.
+    Given { observer: Observer, task: TaskId, attempt: u32, chunk: Chunk },
     /// The worker of this executor was told to take nothing new.
     Drains(Incarnation),
     /// The worker of this executor works, as far as it knows.
@@ -212,6 +215,7 @@ impl History {
             Box::<acceptance::Acceptance>::default(),
             Box::<sightings::Sightings>::default(),
             Box::<follows::Follows>::default(),
+            Box::<given::Given>::default(),
             Box::<starts::Starts>::default(),
             Box::<outcomes::Outcomes>::default(),
             Box::<output::Outputs>::default(),

@@ -177,6 +177,8 @@ pub enum Plant {
     OutputIsAcknowledgedEarly,
     /// A follower is not told everything.
     FollowerLosesEvents,
+    /// Over real RPC: who follows again asks for a task's output from its beginning.
+    FollowerForgetsItsPlace,
 }
 
 impl Plan {
@@ -260,7 +262,8 @@ impl Plan {
             | Plant::SpecLosesItsDemands
             | Plant::LinkStartsTwice
             | Plant::OutputIsGarbled
-            | Plant::FollowerLosesEvents => {}
+            | Plant::FollowerLosesEvents
+            | Plant::FollowerForgetsItsPlace => {}
         }
     }
 }

@@ -27,9 +27,8 @@ impl Follower {
         Self { job, process, told }
     }
 
-    /// What it was told, now that the job is over; it ends by itself. And the output that it was given, line by line.
-    /// Nothing, if it came to a closed door.
-    pub fn finish(mut self, all: &RangeSet) -> Option<(Vec<Happened>, String)> {
+    /// What it was told and given, now that the job is over; it ends by itself. Nothing, if it came to a closed door.
+    pub fn finish(mut self, all: &RangeSet) -> Option<Vec<Happened>> {
         let (job, observer) = (self.job, Observer(1000 + self.job.0));
         let code = self.process.wait();
         let told = std::fs::read_to_string(&self.told).unwrap();
@@ -38,10 +37,18 @@ impl Follower {
         }
         assert_eq!(code, 0, "whoever followed job {job}");
         let begins = Follow::Begins { all: all.clone(), over: RangeSet::default(), active: Vec::new() };
-        let lines = told.lines().map(|line| serde_json::from_str(line).unwrap());
-        let events = std::iter::once(begins).chain(lines.filter_map(|line: Value| follow(job, &line)));
-        let happened = |what| Happened::Followed { observer, job, what };
-        Some((events.map(happened).collect(), told))
+        let followed = |what| Happened::Followed { observer, job, what };
+        let mut happened = vec![followed(begins)];
+        for line in told.lines().map(|line| serde_json::from_str(line).unwrap()) {
+            happened.extend(follow(job, &line).map(followed));
+            happened.extend(shown::output(&line).map(|(index, attempt, chunk)| Happened::Given {
+                observer,
+                task: TaskId { job, index },
+                attempt,
+                chunk,
+            }));
+        }
+        Some(happened)
     }
 }
 

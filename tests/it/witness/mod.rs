@@ -10,6 +10,7 @@ mod shown;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use clusterctl::core::id::{Fence, JobId, RequestId, TaskId};
+use clusterctl::core::output::Stream;
 use clusterctl::core::range::RangeSet;
 use clusterctl::core::record::{Record, Submission};
 use clusterctl::core::time::{Timestamp, WallTime};
@@ -140,7 +141,7 @@ impl Witness {
         self.look_at_the_log();
         let last = self.last();
         let kept = self.kept();
-        self.hear_the_followers(&kept);
+        self.hear_the_followers();
         let mut told = Merged::new(self.ledger.events(&kept));
         for (at, event) in &self.seen {
             told.before(*at, event);
@@ -151,22 +152,14 @@ impl Witness {
         told.history.violations()
     }
 
-    /// What those were told who followed a job, and whether they were given all of its output.
-    fn hear_the_followers(&mut self, kept: &BTreeMap<Fence, Written>) {
+    /// What those were told who followed a job.
+    fn hear_the_followers(&mut self) {
         for (job, follower) in std::mem::take(&mut self.followers) {
             let spec = &self.submissions[&job].spec;
             let all =
                 spec.array.as_ref().map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
-            let Some((events, output)) = follower.finish(&all) else { continue };
-            events.into_iter().for_each(|event| self.see(event));
-            let of_job = || kept.keys().filter(|fence| fence.task.job == job);
-            let mut given = of_job().map(|fence| (*fence, Written::default())).collect();
-            add(&mut given, job, &output);
-            for fence in of_job() {
-                assert!(
-                    given[fence] == kept[fence],
-                    "whoever followed {fence} was given other output than is kept"
-                );
+            for event in follower.finish(&all).into_iter().flatten() {
+                self.see(event);
             }
         }
     }
@@ -239,16 +232,12 @@ fn number_of(submission: &Submission) -> Option<u64> {
 /// Adds what `logs` told, line by line, each with its place.
 fn add(kept: &mut BTreeMap<Fence, Written>, job: JobId, lines: &str) {
     for line in lines.lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
-        if line["event"] != "output" {
-            continue;
-        }
-        let number = |key: &str| u32::try_from(line[key].as_u64().unwrap()).unwrap();
-        let (index, attempt) = (number("task"), number("attempt"));
+        let line = serde_json::from_str(line).unwrap();
+        let Some((index, attempt, chunk)) = shown::output(&line) else { continue };
         let of = |fence: &Fence| fence.task == TaskId { job, index } && fence.attempt.0 == attempt;
         let (_, written) = kept.iter_mut().find(|(fence, _)| of(fence)).expect("output of what began");
-        let stream = &mut written[usize::from(line["stream"] == "stderr")];
-        assert_eq!(line["offset"].as_u64(), Some(stream.len() as u64), "output comes in order: {line}");
-        stream.extend_from_slice(line["data"].as_str().expect("text").as_bytes());
+        let stream = &mut written[usize::from(chunk.stream == Stream::Stderr)];
+        assert_eq!(chunk.offset, stream.len() as u64, "output comes in order: {line}");
+        stream.extend_from_slice(&chunk.bytes);
     }
 }

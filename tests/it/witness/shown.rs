@@ -2,6 +2,7 @@
 
 use clusterctl::core::id::TaskId;
 use clusterctl::core::outcome::Outcome;
+use clusterctl::core::output::{Chunk, Stream};
 use clusterctl::core::view::{Counts, TaskState};
 use serde_json::Value;
 
@@ -29,6 +30,19 @@ pub fn outcome(ended: &Value) -> Option<Outcome> {
         (.., Some("quarantined")) => Some(Outcome::Quarantined),
         _ => None,
     }
+}
+
+/// A line of output: whose task's, which attempt's, and the bytes.
+pub fn output(line: &Value) -> Option<(u32, u32, Chunk)> {
+    if line["event"] != "output" {
+        return None;
+    }
+    let number = |key: &str| line[key].as_u64().expect("a number");
+    let small = |key| u32::try_from(number(key)).unwrap();
+    let stream = if line["stream"] == "stderr" { Stream::Stderr } else { Stream::Stdout };
+    let bytes = line["data"].as_str().expect("text").as_bytes().to_vec();
+    // Where it lies among both streams is not told.
+    Some((small("task"), small("attempt"), Chunk { position: 0, stream, offset: number("offset"), bytes }))
 }
 
 /// A task.

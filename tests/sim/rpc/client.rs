@@ -13,6 +13,7 @@ use clusterctl::process::facts;
 use clusterctl::schema::pool_capnp::{client_door, job, pool};
 use clusterctl::schema::types_capnp;
 use clusterctl::wire;
+use tokio::sync::oneshot;
 
 use super::pool::{HOST, PORT, Witness, tell};
 use super::time;
@@ -52,6 +53,12 @@ struct Known {
     is_over: bool,
 }
 
+impl Known {
+    fn tasks(&self) -> RangeSet {
+        self.spec.array.as_ref().map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()))
+    }
+}
+
 pub type Shared = Rc<RefCell<Client>>;
 
 impl Client {
@@ -64,6 +71,11 @@ impl Client {
     pub fn is_done(&self) -> bool {
         let has_asked = self.jobs.len() == JOBS || self.patience == Patience::GivesUp;
         self.asking.is_none() && has_asked && self.jobs.iter().all(|known| known.is_over)
+    }
+
+    /// What was acknowledged, with its tasks.
+    pub fn jobs(&self) -> impl Iterator<Item = (JobId, RangeSet)> {
+        self.jobs.iter().map(|known| (known.job, known.tasks()))
     }
 
     /// It waits no longer for what no machine may run, or what never ends.
@@ -89,22 +101,31 @@ pub async fn ask(client: Shared) -> turmoil::Result {
     std::future::pending().await
 }
 
-async fn within<T>(call: impl Future<Output = Result<T, capnp::Error>>) -> Result<T, capnp::Error> {
+pub async fn within<T>(call: impl Future<Output = Result<T, capnp::Error>>) -> Result<T, capnp::Error> {
     let late = |_| capnp::Error::overloaded("no answer".to_owned());
     tokio::time::timeout(ANSWER_WITHIN, call).await.map_err(late)?
 }
 
-/// Asks over one connection, until that breaks or nothing is left to be asked.
-async fn talk(client: &Shared) -> Result<(), capnp::Error> {
+/// A pool, over a connection that lasts until the second value is dropped, or comes true when the connection has broken.
+pub async fn connect() -> Result<(pool::Client, oneshot::Receiver<()>), capnp::Error> {
     let connecting = async { Ok(turmoil::net::TcpStream::connect((HOST, PORT)).await?) };
     let stream = within(connecting).await?;
     let connection = Connection { stream: Box::pin(stream), peer: Peer::Local { uid: 0 } };
     let (door, link) = connection::dialled::<client_door::Client>(connection, time::now);
-    let (_hang_up, hung_up) = tokio::sync::oneshot::channel::<()>();
-    tokio::task::spawn_local(link.run(async { drop(hung_up.await) }));
+    let (mut breaks, broken) = oneshot::channel();
+    tokio::task::spawn_local(async move {
+        // However it ends, whoever waits for it is told.
+        let _ = link.run(breaks.closed()).await;
+    });
     let mut hello = door.hello_request();
     wire::hello::write(&wire::hello::Hello::ours(), hello.get().init_hello());
     let pool = within(hello.send().promise).await?.get()?.get_pool()?;
+    Ok((pool, broken))
+}
+
+/// Asks over one connection, until that breaks or nothing is left to be asked.
+async fn talk(client: &Shared) -> Result<(), capnp::Error> {
+    let (pool, _broken) = connect().await?;
     while !client.borrow().is_done() {
         let pause = {
             let mut client = client.borrow_mut();
@@ -189,11 +210,7 @@ async fn look(client: &Shared, pool: &pool::Client) -> Result<(), capnp::Error> 
         let mut request = job.cancel_request();
         request.get().set_how(types_capnp::Cancel::Terminate);
         within(request.send().promise).await?;
-        let ranges = client.borrow().jobs[at]
-            .spec
-            .array
-            .as_ref()
-            .map_or_else(|| RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
+        let ranges = client.borrow().jobs[at].tasks();
         tell(&witness, Happened::CancelAccepted { job: id, ranges });
     }
     let mut request = job.tasks_request();

@@ -8,11 +8,13 @@
 //! A run lasts minutes of virtual time: faults strike for a while, then cease, and everything comes to its end.
 
 mod client;
+mod follower;
 mod machine;
 mod pool;
 mod run;
 mod time;
 
+use crate::history::Promise;
 use crate::plan::Plant;
 use crate::trace::Detail;
 use crate::{judged, seeds};
@@ -36,22 +38,28 @@ fn over_real_rpc_the_same_seed_is_the_same_run() {
     }
 }
 
-/// Runs seeds with a planted fault until its promise is seen to be broken.
-fn is_found(plant: Plant) -> bool {
-    (1..=40).any(|seed| !run::run(seed, plant, Detail::Silent).violations.is_empty())
+/// Runs seeds with a planted fault until its promise is seen to be broken; from one on that shows it soon.
+fn is_found(plant: Plant, promise: Promise, first: u64) -> bool {
+    let broken = |seed| run::run(seed, plant, Detail::Silent).violations;
+    (first..first + 40).any(|seed| broken(seed).iter().any(|broken| broken.promise == promise))
 }
 
 #[test]
 fn over_real_rpc_output_that_was_garbled_is_found() {
-    assert!(is_found(Plant::OutputIsGarbled));
+    assert!(is_found(Plant::OutputIsGarbled, Promise::P9, 1));
 }
 
 #[test]
 fn over_real_rpc_keepers_whose_leases_are_slow_are_found() {
-    assert!(is_found(Plant::KeeperLeasesAreSlow));
+    assert!(is_found(Plant::KeeperLeasesAreSlow, Promise::P4, 13));
 }
 
 #[test]
 fn over_real_rpc_an_executor_that_forgets_its_journal_is_found() {
-    assert!(is_found(Plant::ExecutorForgetsItsJournal));
+    assert!(is_found(Plant::ExecutorForgetsItsJournal, Promise::P3, 1));
+}
+
+#[test]
+fn over_real_rpc_a_follower_that_forgets_its_place_is_found() {
+    assert!(is_found(Plant::FollowerForgetsItsPlace, Promise::P10, 5));
 }

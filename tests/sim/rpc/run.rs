@@ -11,6 +11,7 @@ use clusterctl::core::label::Labels;
 use clusterctl::core::timing::Timing;
 
 use super::client::{self, Client};
+use super::follower::{self, Follower};
 use super::machine::{self, Machine};
 use super::pool::{self, HOST, Witness};
 use super::time;
@@ -46,6 +47,7 @@ struct Run<'a> {
     sim: turmoil::Sim<'a>,
     machines: Vec<machine::Shared>,
     clients: Vec<client::Shared>,
+    followers: Vec<follower::Shared>,
     random: Random,
     mendings: BTreeSet<Mending>,
     gap_ms: u64,
@@ -133,8 +135,25 @@ impl Run<'_> {
             let client = Rc::clone(client);
             sim.host(format!("c{n}"), move || client::ask(Rc::clone(&client)));
         }
+        let followers: Vec<follower::Shared> = (101..)
+            .zip(&clients)
+            .map(|(n, client)| {
+                let own = Random::new(random.number());
+                Rc::new(RefCell::new(Follower::new(
+                    n,
+                    own,
+                    plan.plant,
+                    Rc::clone(client),
+                    Arc::clone(witness),
+                )))
+            })
+            .collect();
+        for (n, follower) in followers.iter().enumerate() {
+            let follower = Rc::clone(follower);
+            sim.host(format!("f{n}"), move || follower::follow(Rc::clone(&follower)));
+        }
         let gap_ms = u64::try_from(plan.fault_gap.as_millis()).unwrap().max(100);
-        Self { sim, machines, clients, random, mendings: BTreeSet::new(), gap_ms, detail }
+        Self { sim, machines, clients, followers, random, mendings: BTreeSet::new(), gap_ms, detail }
     }
 
     /// What did not come to its end, if anything.
@@ -157,13 +176,15 @@ impl Run<'_> {
             if elapsed > STRIKES_FOR + PATIENT_FOR {
                 self.clients.iter().for_each(|client| client.borrow_mut().give_up());
             }
-            if calm && self.mendings.is_empty() && self.clients.iter().all(|client| client.borrow().is_done())
-            {
+            let has_asked = self.clients.iter().all(|client| client.borrow().is_done());
+            let has_seen = self.followers.iter().all(|follower| follower.borrow().is_done());
+            if calm && self.mendings.is_empty() && has_asked && has_seen {
                 return None;
             }
             if elapsed > STRIKES_FOR + CALM_FOR {
-                let open: Vec<String> =
-                    self.clients.iter().map(|client| client.borrow().waits_for()).collect();
+                let clients = self.clients.iter().map(|client| client.borrow().waits_for());
+                let followers = self.followers.iter().map(|follower| follower.borrow().waits_for());
+                let open: Vec<String> = clients.chain(followers).collect();
                 let promise = crate::history::Promise::P1;
                 return Some(Violation {
                     promise,
@@ -200,8 +221,9 @@ impl Run<'_> {
         let at = self.random.index(self.machines.len());
         let machine = Rc::clone(&self.machines[at]);
         let worker = machine.borrow().name.to_string();
-        let client = format!("c{}", self.random.index(self.clients.len()));
-        let someone = if self.random.chance(800) { worker.clone() } else { client };
+        let who = self.random.pick(&["c", "f"]);
+        let client = format!("{who}{}", self.random.index(self.clients.len()));
+        let someone = if self.random.chance(700) { worker.clone() } else { client };
         let kind = self.random.below(9);
         self.told(now, &format!("fault {kind} at {someone}"));
         match kind {
