@@ -1,6 +1,9 @@
 //! Which processes are there: found by what they carry in their environment, as jobs pass it on to all that they start.
 
 use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+
+use crate::cluster::{Site, kill, wait_until};
 
 /// Processes of the attempts that were given this variable.
 pub fn carrying(variable: &str) -> Vec<i32> {
@@ -41,11 +44,47 @@ pub fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// Panics with their command lines if there are processes of attempts that were given this variable.
-#[track_caller]
-pub fn assert_none(variable: &str) {
+/// The command lines of processes of attempts that were given this variable.
+pub fn left(variable: &str) -> Vec<String> {
     let line =
         |pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
-    let left: Vec<String> = carrying(variable).into_iter().map(line).collect();
+    carrying(variable).into_iter().map(line).collect()
+}
+
+/// Panics with their command lines if there are some.
+#[track_caller]
+pub fn assert_none(variable: &str) {
+    let left = left(variable);
     assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+fn planted_processes_are_found_whatever_they_have_left_and_until_the_last_has_ended() {
+    let mark = format!("MARK=planted-{}", std::process::id());
+    let variable = mark.split_once('=').unwrap();
+    let site = Site::new();
+    let pids = site.path().join("pids");
+    // Each is nobody's child and leads a session of its own; one hears no signal, one is stopped, one is called otherwise.
+    let script = "ways=(\"trap '' HUP INT TERM; sleep 100; :\" 'kill -STOP $$' 'exec -a [kworker/0:1] sleep 100'); \
+                  for way in \"${ways[@]}\"; do (setsid bash -c \"echo \\$\\$ >> $0; $way\" &); done";
+    let mut plant = Command::new("bash");
+    plant.args(["-c", script]).arg(&pids).env(variable.0, variable.1).stdout(Stdio::null());
+    assert!(plant.status().unwrap().success());
+    let planted = || -> Vec<i32> {
+        let text = std::fs::read_to_string(&pids).unwrap_or_default();
+        text.lines().map(|pid| pid.parse().unwrap()).collect()
+    };
+    wait_until("all are there", || {
+        planted().len() == 3 && left(&mark).iter().any(|line| line.contains("kworker"))
+    });
+
+    let found = carrying(&mark);
+    for pid in planted() {
+        assert!(found.contains(&pid), "{pid} was not found: {found:?}");
+        assert!(std::panic::catch_unwind(|| assert_none(&mark)).is_err(), "{:?}", left(&mark));
+        children(pid).into_iter().chain([pid]).for_each(|pid| kill(pid, libc::SIGKILL));
+        wait_until("it has gone", || !is_alive(pid));
+    }
+    wait_until("nothing is found", || left(&mark).is_empty());
+    assert_none(&mark);
 }
