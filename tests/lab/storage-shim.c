@@ -7,6 +7,7 @@
  *                        cut-before, cut-after     cuts the power of the ext4 that the file lies on, then the same
  *                        eio                       this one request fails
  *                        enospc                    this one and all that follow fail
+ *                        lie                       this one and all that follow succeed, and nothing is done
  *
  * A process is not told of in advance: nothing here is known to it. */
 #define _GNU_SOURCE
@@ -29,7 +30,10 @@
 #define EXT4_NOLOGFLUSH 2
 
 enum kind { SYNC, WRITE };
-enum deed { NOTHING, KILL_BEFORE, KILL_AFTER, CUT_BEFORE, CUT_AFTER, FAIL, FULL };
+enum deed { NOTHING, KILL_BEFORE, KILL_AFTER, CUT_BEFORE, CUT_AFTER, FAIL, FULL, LIE };
+
+/* No error number. */
+#define NOT_DONE (-1)
 
 struct counts {
   _Atomic uint64_t of[2];
@@ -46,7 +50,7 @@ static enum deed deed;
 static _Atomic int off;
 
 __attribute__((constructor)) static void begin(void) {
-  static const char *const deeds[] = {"", "kill-before", "kill-after", "cut-before", "cut-after", "eio", "enospc"};
+  static const char *const deeds[] = {"", "kill-before", "kill-after", "cut-before", "cut-after", "eio", "enospc", "lie"};
   const char *path = getenv("STORAGE_SHIM_COUNTS"), *when = getenv("STORAGE_SHIM_AT"), *what = getenv("STORAGE_SHIM_DO");
   int file = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
   if (file < 0) return;
@@ -57,7 +61,7 @@ __attribute__((constructor)) static void begin(void) {
   char kind[8];
   if (!when || !what || sscanf(when, "%7s %lu", kind, &at) != 2) return;
   at_kind = strcmp(kind, "write") == 0 ? WRITE : SYNC;
-  for (int n = KILL_BEFORE; n <= FULL; n++)
+  for (int n = KILL_BEFORE; n <= LIE; n++)
     if (strcmp(what, deeds[n]) == 0) deed = n;
 }
 
@@ -69,14 +73,14 @@ static void end(int fd, int cut) {
   for (;;) pause();
 }
 
-/* Counts a request; an error number if it is to fail, or 0. */
+/* Counts a request; an error number if it is to fail, or 0, or that it is not to be done although it succeeds. */
 static int before(enum kind kind, int fd, int *after) {
   struct stat file;
   *after = 0;
   /* What it says to people is not storage. */
   if (!counts || fd <= 2 || fstat(fd, &file) != 0 || !(S_ISREG(file.st_mode) || S_ISDIR(file.st_mode))) return 0;
   uint64_t n = ++counts->of[kind];
-  if (deed == NOTHING || kind != at_kind || n < at || (n > at && deed != FULL)) return 0;
+  if (deed == NOTHING || kind != at_kind || n < at || (n > at && deed != FULL && deed != LIE)) return 0;
   if (++counts->done == 1) {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -91,12 +95,14 @@ static int before(enum kind kind, int fd, int *after) {
   case CUT_AFTER: *after = 1; return 0;
   case FAIL: return EIO;
   case FULL: return ENOSPC;
+  case LIE: return NOT_DONE;
   }
   return 0;
 }
 
 #define REQUEST(kind, fd, call)                      \
   int after, error = before(kind, fd, &after);       \
+  if (error == NOT_DONE) return 0;                   \
   if (error) return errno = error, -1;               \
   __typeof__(call) result = (call);                  \
   if (after) end(fd, deed == CUT_AFTER);             \

@@ -47,6 +47,11 @@ impl Disk {
         mount([OsStr::new("-o"), OsStr::new("loop"), self.image.as_ref(), self.at.as_ref()])
     }
 
+    /// What was not synced never gets to the disk.
+    fn cut(&self) {
+        assert!(mount([OsStr::new("-o"), OsStr::new("remount,abort"), self.at.as_ref()]), "its power is cut");
+    }
+
     /// As when the machine comes up again.
     fn mount_again(&self) {
         let unmount = || Command::new("umount").arg(&self.at).stderr(Stdio::null()).status().unwrap();
@@ -97,4 +102,24 @@ fn a_pool_whose_power_is_cut_takes_back_nothing_that_it_said() {
     figures(&format!(
         "power cuts: seed {seed}, {cuts} rounds, {hit} cut, {acknowledged} acknowledged, 0 breaches"
     ));
+}
+
+#[test]
+fn a_disk_that_lies_about_its_syncs_makes_the_pool_take_back_what_it_said_and_that_is_found() {
+    let site = Site::new();
+    let Some(disk) = Disk::mount(site.path(), &site.home("operator").state()) else { return };
+    let cut = move || {
+        disk.cut();
+        disk.mount_again();
+    };
+    let Some(mut lab) = Lab::at(site, Arc::new(cut)) else { return };
+    // The same cut, when it has said all: by a disk that does what it says nothing is lost.
+    lab.round(None);
+
+    let lies = Fault { at: "sync 1".to_owned(), deed: "lie" };
+    let round = std::panic::AssertUnwindSafe(|| lab.round(Some(&lies)));
+    let verdict = std::panic::catch_unwind(round).expect_err("nothing was found");
+
+    let verdict = verdict.downcast::<String>().unwrap();
+    assert!(verdict.contains(" was made and is not there"), "{verdict}");
 }
