@@ -1,9 +1,15 @@
-//! A wall clock that jumps by a year either way, under a pool and under a worker. Needs libfaketime.
+//! A wall clock that jumps by a year either way, under a pool and under a worker. Needs libfaketime. That jumps would be
+//! seen is shown by a time since boot that does so.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cluster::{Cluster, Process, join_command, pool_command, skipped, wait_until};
+use crate::cluster::{Cluster, Process, Site, join_command, pool_command, serving, skipped, wait_until};
+use crate::compiled::compiled;
+
+const YEAR_SECONDS: i64 = 365 * 24 * 3600;
+/// Where the time since boot stands before it jumps.
+const YEARS_SINCE_BOOT: i32 = 3;
 
 /// Where Debian and others put it.
 fn library() -> Option<PathBuf> {
@@ -11,17 +17,53 @@ fn library() -> Option<PathBuf> {
     places.iter().map(|place| Path::new(place).join("faketime/libfaketimeMT.so.1")).find(|path| path.exists())
 }
 
-/// A clock that is set by a file.
-struct Clock(PathBuf);
+/// A clock that is set by a file, and what makes a process go by it.
+enum Clock {
+    /// The wall clock, by libfaketime.
+    Wall { library: PathBuf, file: PathBuf },
+    /// The time since boot, which never jumps on any machine: as if durations were taken from a clock that does.
+    SinceBoot { shim: PathBuf, file: PathBuf },
+}
 
 impl Clock {
-    fn under(&self, command: &mut Command, library: &Path) {
-        command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &self.0);
-        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    /// None, said loudly, where there is no libfaketime.
+    fn wall(site: &Site, whose: &str) -> Option<Self> {
+        let Some(library) = library() else {
+            skipped(&format!("jumps of {whose} clock (no libfaketime)"));
+            return None;
+        };
+        Some(Self::Wall { library, file: site.path().join("clock") })
     }
 
-    fn jump(&self, by: &str) {
-        std::fs::write(&self.0, by).unwrap();
+    /// None, said loudly, where there is no C compiler.
+    fn since_boot(site: &Site) -> Option<Self> {
+        let options = ["-shared", "-fPIC"];
+        let shim = compiled("clock-shim.c", &options, site.path(), "a time since boot that jumps")?;
+        Some(Self::SinceBoot { shim, file: site.path().join("clock") })
+    }
+
+    fn under(&self, command: &mut Command) {
+        self.jump(0);
+        match self {
+            Self::Wall { library, file } => command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME_TIMESTAMP_FILE", file)
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            Self::SinceBoot { shim, file } => command.env("LD_PRELOAD", shim).env("CLOCK_SHIM_FILE", file),
+        };
+    }
+
+    /// So many years from now.
+    fn jump(&self, years: i32) {
+        match self {
+            Self::Wall { file, .. } => std::fs::write(file, format!("{years:+}y")).unwrap(),
+            Self::SinceBoot { file, .. } => {
+                // No time is before the boot.
+                std::fs::write(file, (i64::from(YEARS_SINCE_BOOT + years) * YEAR_SECONDS).to_string())
+                    .unwrap();
+            }
+        }
     }
 }
 
@@ -38,15 +80,16 @@ fn live_through_jumps(cluster: &Cluster, clock: &Clock) -> Vec<String> {
     let mut follower =
         Process::start(cluster.operator.command(["logs", "-f", &plain]).stdout(Stdio::piped()));
     let mut shown = Vec::new();
-    for by in ["+1y", "-1y", "+0", "-2y", "+2y"] {
+    for by in [1, -1, 0, -2, 2] {
         clock.jump(by);
         let client = cluster.client(&format!("ann{}", shown.len()));
-        assert_eq!(client.run(["run", "echo new"]).ok(), "new\n", "after a jump to {by}");
+        assert_eq!(client.run(["run", "echo new"]).ok(), "new\n", "after a jump by {by} years");
         let quick = cluster.operator.run(["submit", "true"]).ok().trim().to_owned();
         assert_eq!(cluster.operator.run(["wait", &quick]).code, 0);
         shown.push(cluster.operator.job(&quick)["submitted"].as_str().unwrap().to_owned());
-        all.iter()
-            .for_each(|id| assert_eq!(cluster.operator.job(id)["state"], "running", "after a jump to {by}"));
+        all.iter().for_each(|id| {
+            assert_eq!(cluster.operator.job(id)["state"], "running", "after a jump by {by} years")
+        });
     }
     std::fs::write(gate, "").unwrap();
     for id in all {
@@ -60,21 +103,34 @@ fn live_through_jumps(cluster: &Cluster, clock: &Clock) -> Vec<String> {
     shown
 }
 
-#[test]
-fn a_year_either_way_on_the_pools_clock_changes_nothing_but_what_is_written_down() {
-    let Some(library) = library() else {
-        skipped("jumps of the pool's clock (no libfaketime)");
-        return;
-    };
-    let mut cluster = Cluster::start();
+/// A worker, and a pool that goes by this clock.
+fn under_pool(site: Site, clock: &Clock) -> (Cluster, Process) {
+    let mut cluster = Cluster::at(site);
     cluster.join("w1", &["--slots", "6"]);
-    let clock = Clock(cluster.site.path().join("clock"));
-    clock.jump("+0");
     cluster.kill_pool();
     let mut command = pool_command(&cluster.operator, &cluster.address);
-    clock.under(&mut command, &library);
-    let _pool = crate::cluster::serving(&cluster.operator, command).0;
+    clock.under(&mut command);
+    let pool = serving(&cluster.operator, command).0;
     cluster.wait_for_worker("w1", "ready");
+    (cluster, pool)
+}
+
+/// A pool, and a worker that goes by this clock.
+fn under_worker(site: Site, clock: &Clock) -> (Cluster, Process) {
+    let cluster = Cluster::at(site);
+    let (home, token) = (cluster.site.home("w1"), cluster.token("--worker"));
+    let mut command = join_command(&home, &cluster.address, "w1", &["--token", &token, "--slots", "6"]);
+    clock.under(&mut command);
+    let worker = Process::logged(&home, command);
+    cluster.wait_for_worker("w1", "ready");
+    (cluster, worker)
+}
+
+#[test]
+fn a_year_either_way_on_the_pools_clock_changes_nothing_but_what_is_written_down() {
+    let site = Site::new();
+    let Some(clock) = Clock::wall(&site, "the pool's") else { return };
+    let (cluster, _pool) = under_pool(site, &clock);
 
     let shown = live_through_jumps(&cluster, &clock);
 
@@ -87,18 +143,9 @@ fn a_year_either_way_on_the_pools_clock_changes_nothing_but_what_is_written_down
 
 #[test]
 fn a_year_either_way_on_a_workers_clock_changes_nothing() {
-    let Some(library) = library() else {
-        skipped("jumps of a worker's clock (no libfaketime)");
-        return;
-    };
-    let cluster = Cluster::start();
-    let clock = Clock(cluster.site.path().join("clock"));
-    clock.jump("+0");
-    let (home, token) = (cluster.site.home("w1"), cluster.token("--worker"));
-    let mut command = join_command(&home, &cluster.address, "w1", &["--token", &token, "--slots", "6"]);
-    clock.under(&mut command, &library);
-    let _worker = Process::logged(&home, command);
-    cluster.wait_for_worker("w1", "ready");
+    let site = Site::new();
+    let Some(clock) = Clock::wall(&site, "a worker's") else { return };
+    let (cluster, _worker) = under_worker(site, &clock);
 
     live_through_jumps(&cluster, &clock);
 
@@ -106,4 +153,34 @@ fn a_year_either_way_on_a_workers_clock_changes_nothing() {
     println!(
         "wall clock of a worker: 5 jumps, 3 jobs lived through all, 10 new jobs and 5 new clients; 0 effects"
     );
+}
+
+/// What is found when durations go by a clock that jumps.
+fn found(cluster: &Cluster, clock: &Clock) -> String {
+    let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live_through_jumps(cluster, clock)));
+    let found = *lived.expect_err("nothing was found").downcast::<String>().unwrap();
+    assert!(found.starts_with("assertion `left == right` failed"), "no effect, but: {found}");
+    found
+}
+
+#[test]
+fn jumps_of_a_pools_clock_by_which_it_took_durations_would_be_found() {
+    let site = Site::new();
+    let Some(clock) = Clock::since_boot(&site) else { return };
+    let (cluster, _pool) = under_pool(site, &clock);
+
+    let found = found(&cluster, &clock);
+
+    println!("found: {found}");
+}
+
+#[test]
+fn jumps_of_a_workers_clock_by_which_it_took_durations_would_be_found() {
+    let site = Site::new();
+    let Some(clock) = Clock::since_boot(&site) else { return };
+    let (cluster, _worker) = under_worker(site, &clock);
+
+    let found = found(&cluster, &clock);
+
+    println!("found: {found}");
 }
