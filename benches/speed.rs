@@ -4,25 +4,31 @@
 //!   cargo bench                      everything, about two minutes
 //!   cargo bench -- --rounds 9        more rounds: steadier medians
 //!   cargo bench -- --tasks 10000     longer arrays
+//!   cargo bench -- --workers 1000    a larger fleet that comes back to its pool
 //! ```
 //!
 //! Rates are compared with the bare spawning of `bash -c true`, eight at a time, of the same round; latencies with a local
 //! loop of it. What is ours is measured as it ships: TLS on, commits synced, a new directory for each attempt, output
 //! kept. A job waits for two syncs of the disk, one before it starts and one before its end is told, so the table has
-//! the disk's own time beside it. Nothing here fails: machines are shared, and the table says how far each number is
+//! the disk's own time beside it. A fleet's workers dial from this very machine, from one source: their half of each
+//! handshake takes its processors, too, and the pool hears eight of them at a time. Nothing here fails: machines are shared, and the table says how far each number is
 //! from its goal.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 
 #[path = "../tests/it/cluster.rs"]
 #[allow(dead_code)]
 mod cluster;
+#[path = "../tests/it/fleet.rs"]
+#[allow(dead_code)]
+mod fleet;
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Home, Site};
+use cluster::{Cluster, Home, Site, cpu_of};
+use fleet::{Fleet, Homecoming, Return};
 
 /// Jobs at a time, in the ceiling as in ours.
 const SLOTS: usize = 8;
@@ -34,6 +40,7 @@ const FIRSTS: usize = 3;
 struct Options {
     rounds: usize,
     tasks: u32,
+    workers: usize,
 }
 
 /// What was measured, one entry a round or a job.
@@ -48,6 +55,8 @@ struct Measured {
     run: Vec<f64>,
     sync: Vec<f64>,
     first: Vec<f64>,
+    at_once: Vec<Homecoming>,
+    as_they_do: Vec<Homecoming>,
 }
 
 fn main() {
@@ -70,11 +79,13 @@ fn main() {
             measured.first.push(milliseconds(first_command()));
         }
     }
+    drop(cluster);
+    homecoming(&options, &mut measured);
     println!("{}", table(&options, &measured));
 }
 
 fn options() -> Options {
-    let mut options = Options { rounds: 5, tasks: 2000 };
+    let mut options = Options { rounds: 5, tasks: 2000, workers: 300 };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let number =
@@ -82,9 +93,10 @@ fn options() -> Options {
         match word.as_str() {
             "--rounds" => options.rounds = number(&mut words).expect("--rounds N") as usize,
             "--tasks" => options.tasks = number(&mut words).expect("--tasks N"),
+            "--workers" => options.workers = number(&mut words).expect("--workers N") as usize,
             // Cargo's own.
             "--bench" => {}
-            other => panic!("there is no {other}: --rounds N, --tasks N"),
+            other => panic!("there is no {other}: --rounds N, --tasks N, --workers N"),
         }
     }
     options
@@ -135,6 +147,17 @@ fn array(cluster: &Cluster, client: &Home, count: u32, measured: &mut Measured) 
     measured.jobs.extend(listed);
 }
 
+/// A fleet's pool is killed and started again, over and over.
+fn homecoming(options: &Options, measured: &mut Measured) {
+    eprintln!("{} workers come back", options.workers);
+    let mut cluster = Cluster::start();
+    let fleet = Fleet::join(&cluster, options.workers);
+    for _ in 0..options.rounds {
+        measured.at_once.push(fleet.come_home(&mut cluster, Return::AtOnce));
+        measured.as_they_do.push(fleet.come_home(&mut cluster, Return::AsTheyDo));
+    }
+}
+
 /// A page is written and synced, where the pool keeps its state.
 fn sync(directory: &Path) -> Duration {
     let mut file = tempfile::tempfile_in(directory).unwrap();
@@ -168,15 +191,6 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The processor time of a process so far.
-fn cpu_of(pid: i32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    let second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
-    Duration::from_secs_f64(ticks as f64 / second as f64)
-}
-
 /// The value below which this part of them lies.
 fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
@@ -195,7 +209,8 @@ fn of_ceiling(rates: &[f64], ceiling: &[f64]) -> f64 {
 }
 
 fn table(options: &Options, measured: &Measured) -> String {
-    let Measured { ceiling, xargs, array, pool_cpu, jobs, bash, run, sync, first } = measured;
+    let Measured { ceiling, xargs, array, pool_cpu, jobs, bash, run, sync, first, .. } = measured;
+    let Measured { at_once, as_they_do, .. } = measured;
     let cores = std::thread::available_parallelism().unwrap();
     let rate =
         |rates: &[f64]| format!("{:6.0}/s  {:5.2} of the ceiling", median(rates), of_ceiling(rates, ceiling));
@@ -216,10 +231,12 @@ fn table(options: &Options, measured: &Measured) -> String {
         ("    one sync of the disk, p50 / p99", both(sync), ""),
         ("    F3 without its two syncs, p50", format!("{:+6.1} ms", extra(0.5) - 2.0 * median(sync)), ""),
         ("F14 the first command ever, p50", format!("{:6.0} ms", median(first)), "≤ 150 ms"),
+        ("P7  workers back, dialling at once", back(at_once), "≥ 300/s"),
+        ("    the same, with an agent's pauses", back(as_they_do), ""),
     ];
     let mut text = format!(
-        "{cores} cores, {} rounds, arrays of {}, {SINGLES} single jobs a round; medians\n",
-        options.rounds, options.tasks
+        "{cores} cores, {} rounds, arrays of {}, {SINGLES} single jobs a round, {} workers; medians\n",
+        options.rounds, options.tasks, options.workers
     );
     for (what, value, goal) in lines {
         text += &format!("{what:<40} {value:<34} {goal}\n");
@@ -229,4 +246,11 @@ fn table(options: &Options, measured: &Measured) -> String {
 
 fn both(values: &[f64]) -> String {
     format!("{:6.1} / {:.1} ms", median(values), quantile(values, 0.99))
+}
+
+/// How a fleet came back.
+fn back(homecomings: &[Homecoming]) -> String {
+    let of = |what: fn(&Homecoming) -> f64| median(&homecomings.iter().map(what).collect::<Vec<_>>());
+    let cpu = of(|back| back.pool_cpu.as_secs_f64() * 1e6);
+    format!("{:6.0}/s  {cpu:.0} µs of the pool for each", of(Homecoming::rate))
 }

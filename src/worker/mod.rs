@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::driver::Ending;
 pub use self::options::{JoinMode, JoinOptions, PoolAddress, RootJobs};
-pub use self::registration::{RegisterFailure, Registrar, RunningLink, by_socket};
+pub use self::registration::{RegisterFailure, Registrar, RunningLink, by_network, by_socket};
 pub use self::renewal::{Renewed, renew};
 pub use self::signals::Asked;
 pub use self::site::{Met, Site};

@@ -142,6 +142,18 @@ async fn try_registrar(
         }
         error => error.into(),
     })?;
+    by_network(connection, options, address).await
+}
+
+/// Says the first words over a connection that was made with a key, which is enough.
+///
+/// # Errors
+/// When the pool says no, or nothing.
+pub async fn by_network(
+    connection: Connection,
+    options: &JoinOptions,
+    address: &str,
+) -> Result<Registrar, RegisterFailure> {
     let (running, answer) = hello(connection, address, options.timing, options.clock).await?;
     let said = answer.get()?;
     running.state.heed_open_calls(wire::hello::read_welcome(said.get_welcome()?)?.open_calls);

@@ -192,6 +192,15 @@ pub fn processes() -> impl Iterator<Item = (i32, String)> {
     })
 }
 
+/// The processor time of a process so far.
+pub fn cpu_of(pid: i32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    let second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
+    Duration::from_secs_f64(ticks as f64 / second as f64)
+}
+
 /// Sends a signal.
 pub fn kill(pid: i32, signal: i32) {
     let signal = nix::sys::signal::Signal::try_from(signal).unwrap();

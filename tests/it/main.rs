@@ -18,10 +18,12 @@ mod doctor;
 mod documents;
 mod executor;
 mod first_minute;
+mod fleet;
 mod golden;
 #[allow(dead_code, reason = "a simulation sees more of what happens than anybody beside real processes")]
 #[path = "../history/mod.rs"]
 mod history;
+mod homecoming;
 mod hostile;
 mod hostile_jobs;
 mod matrix;
