@@ -23,9 +23,9 @@ impl Scene {
         let directory = cluster.site.path().join("ledger");
         std::fs::create_dir(&directory).unwrap();
         let mark = format!("MARK=stopped-{name}-{}", std::process::id());
-        // No two of one task hold its lock at a time.
+        // No two of one task hold its lock at a time, and only the end of its lease ends one.
         let script = format!(
-            "cd {}; exec 9>lock-$CLUSTERCTL_JOB; flock -n 9 || echo $CLUSTERCTL_FENCE >> overlaps; \
+            "trap '' TERM; cd {}; exec 9>lock-$CLUSTERCTL_JOB; flock -n 9 || echo $CLUSTERCTL_FENCE >> overlaps; \
              echo $CLUSTERCTL_JOB#$CLUSTERCTL_ATTEMPT $$ >> starts; echo begun $$; \
              until [ -e gate ]; do sleep 0.01; done; echo ended $$; exit 4",
             directory.display()
@@ -43,7 +43,23 @@ impl Scene {
         // Somebody else is there for what may be retried.
         scene.cluster.operator.wait_for_state(&scene.leased, "running");
         scene.cluster.operator.wait_for_state(&scene.lasting, "running");
+        scene.wait_until_renewed();
         scene
+    }
+
+    /// Waits until what runs has its lease by heartbeats and no longer by its start. Between these nothing is said.
+    fn wait_until_renewed(&self) {
+        let silent_for = || {
+            let workers = self.cluster.operator.run(["workers", "--output", "json"]).ok();
+            let workers: serde_json::Value = serde_json::from_str(&workers).unwrap();
+            workers[0]["seen_s"].as_f64().unwrap()
+        };
+        let (mut last, mut heard) = (silent_for(), 0);
+        wait_until("the worker has been heard again and again", || {
+            let before = std::mem::replace(&mut last, silent_for());
+            heard += u32::from(last < before);
+            heard == 4
+        });
     }
 
     fn lines(&self, name: &str) -> Vec<String> {
