@@ -9,16 +9,24 @@ mod cancels;
 mod drains;
 mod follows;
 mod given;
+mod leases;
+mod losses;
 mod outcomes;
 mod output;
 mod placements;
+mod quarantine;
 mod sightings;
+mod silences;
 mod starts;
 mod tasks;
+#[cfg(test)]
+mod tests;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clusterctl::core::id::{Fence, Incarnation, JobId, RequestId, TaskId, WorkerId};
 use clusterctl::core::job::JobSpec;
@@ -27,6 +35,7 @@ use clusterctl::core::output::Chunk;
 use clusterctl::core::range::RangeSet;
 use clusterctl::core::record::Record;
 use clusterctl::core::time::Timestamp;
+use clusterctl::core::timing::Timing;
 use clusterctl::core::view::{Counts, TaskEvent, TaskState};
 
 /// Events with their times, on one clock that everybody shares, in order.
@@ -45,6 +54,8 @@ pub type Written = [Vec<u8>; 2];
 /// One event.
 #[derive(Clone, Debug)]
 pub enum Happened {
+    /// The durations that all go by from the beginning. Without them nothing is judged by how long it took.
+    GoesBy(Timing),
     /// A pool process begins to serve; what an earlier one showed was durable.
     PoolStarted,
     /// The workers that were connected, heard and not draining when the records that follow were decided. Only who can
@@ -74,6 +85,19 @@ pub enum Happened {
     Drains(Incarnation),
     /// The worker of this executor works, as far as it knows.
     Works(Incarnation),
+    /// An executor asks to be registered, on a machine of this boot. Who tells this tells of executors' ends, too.
+    Registers { executor: Incarnation, boot_id: String },
+    /// An executor has ended, with all that it had.
+    ExecutorGone(Incarnation),
+    /// The pool has answered what an executor's agent sent at a time: by that its leases last so long from then on.
+    Leased { executor: Incarnation, sent: Timestamp, lease: Duration },
+    /// A byte of a worker that is registered reached the pool. Only who sees the links can tell.
+    Heard(WorkerId),
+    /// The pool took a worker for silent at that time; what it shows from here on was decided after that. Only who can
+    /// look into the pool can tell.
+    Silent { worker: WorkerId, at: Timestamp },
+    /// A person asks to give these tasks up, if they are unknown.
+    Abandoning { job: JobId, ranges: RangeSet },
     /// Bash began to run at a worker.
     Started(Fence),
     /// No process of an attempt is left; this is how it ended there, and what it wrote.
@@ -130,12 +154,18 @@ pub enum Promise {
     P4,
     /// One outcome, and a true one.
     P5,
+    /// What takes its workers down is quarantined, and nothing else.
+    P6,
+    /// Silence is noticed, and by itself ends nothing that may not be retried.
+    P7,
     /// Output is exact.
     P9,
     /// A follower is told everything, in order.
     P10,
     /// What was cancelled does not start.
     P11,
+    /// Nothing runs for longer than its lease.
+    P13,
     /// A draining worker starts nothing new.
     P14,
     /// Slots, `at_once`, constraints, priority, fairness, age.
@@ -218,6 +248,10 @@ impl History {
             Box::<given::Given>::default(),
             Box::<starts::Starts>::default(),
             Box::<outcomes::Outcomes>::default(),
+            Box::<quarantine::Quarantine>::default(),
+            Box::<losses::Losses>::default(),
+            Box::<silences::Silences>::default(),
+            Box::<leases::Leases>::default(),
             Box::<output::Outputs>::default(),
             Box::<cancels::Cancels>::default(),
             Box::<drains::Drains>::default(),

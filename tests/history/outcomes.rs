@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clusterctl::core::id::{Fence, JobId, TaskId};
-use clusterctl::core::limits;
 use clusterctl::core::outcome::Outcome;
 use clusterctl::core::range::RangeSet;
-use clusterctl::core::record::{PutBack, Record, TaskEnded};
+use clusterctl::core::record::{Record, TaskEnded};
 
 use super::tasks::Jobs;
 use super::{Check, Findings, Happened, Promise};
@@ -19,8 +18,6 @@ pub(super) struct Outcomes {
     cancelled: BTreeSet<TaskId>,
     ended_at_worker: BTreeMap<Fence, Outcome>,
     known_at_worker: BTreeSet<Fence>,
-    /// How often a task was put back since its worker had gone down.
-    workers_lost: BTreeMap<TaskId, u32>,
 }
 
 impl Check for Outcomes {
@@ -30,9 +27,6 @@ impl Check for Outcomes {
                 self.ended(ended, found);
             } else if let Record::CancelWanted { job, ranges, .. } = record {
                 self.cancel(*job, &RangeSet::of(ranges));
-            }
-            if let Record::PutBack { fence, reason: PutBack::WorkerLost(_) } = record {
-                *self.workers_lost.entry(fence.task).or_default() += 1;
             }
             self.jobs.apply(record);
         } else if let Happened::Ended { fence, outcome, .. } = event {
@@ -76,8 +70,8 @@ impl Outcomes {
             Outcome::Lost(reason) => {
                 reason != "the worker was stopped" || self.known_at_worker.contains(&fence)
             }
-            // This loss is the one that is too many.
-            Outcome::Quarantined => self.workers_lost.get(&task) == Some(&(limits::WORKERS_LOST_MAX - 1)),
+            // How often its workers went down is looked at by itself.
+            Outcome::Quarantined => true,
         };
         if !is_true {
             found.broken(Promise::P5, format!("{fence} is recorded as {outcome:?}, and was {there:?} there"));

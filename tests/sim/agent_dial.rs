@@ -10,9 +10,11 @@ use clusterctl::core::{access, label::Labels};
 
 use crate::agent_process::{Dial, Phase};
 use crate::answer::Answer;
+use crate::history::Happened;
 use crate::link::{Link, LinkId};
 use crate::machine::{Enrolment, Future, MachineId};
 use crate::message::Up;
+use crate::plan::Plant;
 use crate::pool_doors::DoorEnd;
 use crate::pool_process::Intake;
 use crate::world::{Event, World, tell};
@@ -121,7 +123,7 @@ impl World {
     }
 
     fn register(&mut self, id: MachineId, link: LinkId) {
-        let now = self.now;
+        let (now, plant) = (self.now, self.plan.plant);
         let machine = self.machine(id);
         let began = machine.clock.local(now);
         // Of the present boot alone: a power cut takes a journal's last lines.
@@ -137,12 +139,17 @@ impl World {
         let agent = &machine.agent.as_ref().expect("an agent registers").agent;
         let carried: Vec<Carried> = std::iter::once(agent.carried()).chain(past).collect();
         let incarnation = agent.incarnation();
-        let facts = machine.facts(incarnation, began.0);
+        let mut facts = machine.facts(incarnation, began.0);
+        let boot_id = machine.boot_id.clone();
+        if plant == Plant::LinkTellsTheFirstBoot {
+            facts.boot_id = machine.first_boot_id.clone().expect("a machine that registers was booted");
+        }
         let journals = machine.journals.iter().map(|journal| journal.incarnation).collect();
         let agent = machine.agent.as_mut().expect("an agent registers");
         agent.enter(Phase::Registering { link, dial: Dial { began, incarnation, journals } });
         let generation = agent.generation;
         tell!(self, "{} registers over {link:?}: {carried:?}", self.machines[id.0].name);
+        self.happened(Happened::Registers { executor: incarnation, boot_id });
         self.send_up(link, Up::Register(facts, carried));
         self.after(REGISTER_WITHIN, Event::RegisterTimesOut(id, generation));
         self.settle(id);
@@ -173,6 +180,7 @@ impl World {
                 agent.enter(Phase::Serving { link, since: local });
                 let generation = agent.generation;
                 agent.agent.handle_registered(dial.began, dial.began.0, &told);
+                self.has_leases(id, dial.began, told.lease);
                 self.after(Duration::ZERO, Event::Beats(id, generation));
                 self.carry_out(id);
                 self.deliver_what_must_not_come(id);

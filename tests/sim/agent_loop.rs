@@ -87,7 +87,7 @@ impl World {
     }
 
     fn agent_heeds(&mut self, id: MachineId, message: Down) {
-        let now = self.now;
+        let (now, plant) = (self.now, self.plan.plant);
         let machine = self.machine(id);
         let local = machine.clock.local(now);
         let process = machine.agent.as_mut().expect("an agent heeds");
@@ -104,7 +104,9 @@ impl World {
             }
             Down::Lease(call, lease) => {
                 if let Some(Call::Beat(sent)) = process.answered(call) {
-                    process.agent.handle_lease(sent, lease);
+                    let late = plant == Plant::AgentCountsLeasesFromTheAnswer;
+                    process.agent.handle_lease(if late { local } else { sent }, lease);
+                    self.has_leases(id, sent, lease);
                 }
             }
             Down::Done(call) => drop(process.answered(call)),
@@ -116,7 +118,10 @@ impl World {
             Down::TakeBack(attempts) => {
                 attempts.into_iter().for_each(|fence| process.agent.take_back(fence));
             }
-            Down::Leaving(Leaving::Restart, lease) => process.agent.handle_leaving(local, lease),
+            Down::Leaving(Leaving::Restart, lease) => {
+                process.agent.handle_leaving(local, lease);
+                self.has_leases(id, local, lease);
+            }
             Down::Leaving(Leaving::Removed, _) => {
                 if let Some(link) = process.link() {
                     self.agent_closes(link);
@@ -129,6 +134,14 @@ impl World {
         }
         self.carry_out(id);
         self.settle(id);
+    }
+
+    /// The pool has answered what an agent sent at this time of its machine's clock.
+    pub fn has_leases(&mut self, id: MachineId, sent: Timestamp, lease: Duration) {
+        let machine = self.machine(id);
+        let sent = machine.clock.real(sent);
+        let executor = machine.agent.as_ref().expect("an agent is answered").agent.incarnation();
+        self.happened(Happened::Leased { executor, sent, lease });
     }
 
     fn agent_starts_attempts(&mut self, id: MachineId, local: Timestamp, order: StartOrder) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clusterctl::core::id::{ConnectionId, Fence};
+use clusterctl::core::id::{ConnectionId, Fence, WorkerId};
 use clusterctl::core::membership::Registered;
 use clusterctl::core::pool::RegisterError;
 
@@ -17,7 +17,7 @@ pub enum Answer {
     /// Nobody waits.
     Nothing,
     Enrolled(MachineId),
-    Registered(ConnectionId, Result<Registered, RegisterError>),
+    Registered(WorkerId, ConnectionId, Result<Registered, RegisterError>),
     /// The registration has ended, if there is none.
     Lease(ConnectionId, CallId, Option<Duration>),
     Forget(ConnectionId, CallId, Vec<Fence>),
@@ -39,7 +39,9 @@ impl World {
             match answer {
                 Answer::Nothing => {}
                 Answer::Enrolled(machine) => self.machine(machine).enrolment = Enrolment::Done,
-                Answer::Registered(connection, told) => self.give_registered(connection, told),
+                Answer::Registered(worker, connection, told) => {
+                    self.give_registered(worker, connection, told);
+                }
                 Answer::Lease(connection, call, Some(lease)) => {
                     self.give_down(connection, Down::Lease(call, lease));
                 }

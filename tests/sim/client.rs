@@ -8,6 +8,7 @@ use clusterctl::core::id::{JobId, RequestId};
 use clusterctl::core::job::JobSpec;
 use clusterctl::core::outcome::Cancel;
 use clusterctl::core::pool::Viewer;
+use clusterctl::core::range::RangeSet;
 
 use crate::history::{Happened, Observer};
 use crate::plan::Plant;
@@ -155,8 +156,20 @@ impl World {
         waits.sent += 1;
         let (ask, sent) = (waits.ask.clone(), waits.sent);
         tell!(self, "{owner} asks {ask:?}");
-        if let Ask::Submit { request, spec } = ask {
-            self.happened(Happened::Submitting { owner, request, spec });
+        match ask {
+            Ask::Submit { request, spec } => {
+                self.happened(Happened::Submitting { owner, request, spec });
+            }
+            Ask::Abandon { job, ranges } => {
+                self.happened(Happened::Abandoning { job, ranges: all_if_none(&ranges) });
+            }
+            Ask::Info(_)
+            | Ask::Tasks(_)
+            | Ask::List
+            | Ask::Why(..)
+            | Ask::Status
+            | Ask::Cancel { .. }
+            | Ask::Follow(..) => {}
         }
         if !self.random.chance(50) {
             let wait = self.delay();
@@ -185,6 +198,11 @@ impl World {
             request
         }
     }
+}
+
+/// The tasks that a request is about.
+pub fn all_if_none(ranges: &[(u32, u32)]) -> RangeSet {
+    if ranges.is_empty() { RangeSet::of(&[(0, u32::MAX)]) } else { RangeSet::of(ranges) }
 }
 
 fn some_request(random: &mut Random) -> RequestId {

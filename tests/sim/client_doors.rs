@@ -11,11 +11,10 @@ use clusterctl::core::outcome::Cancel;
 use clusterctl::core::pool::{
     CancelError, JobPage, Pool, Submit, SubmitError, Viewer, WatchError, WatchStart, info_of_ended_task,
 };
-use clusterctl::core::range::RangeSet;
 use clusterctl::core::view::{Cancelled, JobFilter, JobInfo, TaskInfo};
 
 use crate::answer::Answer;
-use crate::client::{Ask, Client, ClientId, ExchangeId, Submitted};
+use crate::client::{Ask, Client, ClientId, ExchangeId, Submitted, all_if_none};
 use crate::history::{Happened, Observer, TaskSight};
 use crate::plan::Plant;
 use crate::pool_process::PoolProcess;
@@ -133,10 +132,8 @@ impl World {
             }
             Reply::Cancelled { job, ranges, result } => {
                 tell!(self, "cancel of {job} {ranges:?} is answered: {result:?}");
-                let ranges =
-                    if ranges.is_empty() { RangeSet::of(&[(0, u32::MAX)]) } else { RangeSet::of(&ranges) };
                 if result.is_ok() {
-                    self.happened(Happened::CancelAccepted { job, ranges });
+                    self.happened(Happened::CancelAccepted { job, ranges: all_if_none(&ranges) });
                 }
             }
             Reply::Follows(observer, job, Ok(start)) => self.follower_begins(observer, job, start),

@@ -1,12 +1,12 @@
 //! The pool's disk: the log behind the program's own store trait, the history beside it, and the output of attempts.
 //!
-//! It can be planted to lie, in two ways that real disks and real mistakes have.
+//! It can be planted to lie, in three ways that real disks and real mistakes have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clusterctl::core::id::{Epoch, Fence, JobId, RequestId, TaskId};
 use clusterctl::core::output::{Chunk, Stream};
-use clusterctl::core::record::{JobEnded, Record, TaskEnded};
+use clusterctl::core::record::{JobEnded, PutBack, Record, TaskEnded};
 use clusterctl::store::memory::MemoryStore;
 use clusterctl::store::{Commit, EachEntry, Store, StoreError};
 use clusterctl::wire;
@@ -22,6 +22,8 @@ pub enum Honesty {
     ForgetsTheLastCommit,
     /// Keeps everything but cancels.
     ForgetsCancels,
+    /// Keeps of each lost worker that an attempt was lost.
+    ForgetsLostWorkers,
 }
 
 /// All that survives a pool process.
@@ -116,17 +118,28 @@ impl Store for Disk {
                 Some(before) => self.write(&before),
                 None => Ok(()),
             },
-            Honesty::ForgetsCancels => {
-                let mut commit = commit.clone();
-                for entry in &mut commit.entries {
-                    if matches!(wire::record::decode(entry), Ok(Record::CancelWanted { .. })) {
-                        *entry = wire::record::encode(&Record::PoolStarted(commit.epoch));
-                    }
+            Honesty::ForgetsCancels => self.write(&changed(commit, |record| {
+                matches!(record, Record::CancelWanted { .. }).then_some(Record::PoolStarted(commit.epoch))
+            })),
+            Honesty::ForgetsLostWorkers => self.write(&changed(commit, |record| match record {
+                Record::PutBack { fence, reason: PutBack::WorkerLost(reason) } => {
+                    Some(Record::PutBack { fence, reason: PutBack::Retry(reason) })
                 }
-                self.write(&commit)
-            }
+                _ => None,
+            })),
         }
     }
+}
+
+/// The same commit with other records instead of some.
+fn changed(commit: &Commit, change: impl Fn(Record) -> Option<Record>) -> Commit {
+    let mut commit = commit.clone();
+    for entry in &mut commit.entries {
+        if let Some(other) = wire::record::decode(entry).ok().and_then(&change) {
+            *entry = wire::record::encode(&other);
+        }
+    }
+    commit
 }
 
 /// Output of attempts, as the program's own output store keeps it.

@@ -25,6 +25,8 @@ pub struct Machine {
     pub labels: Labels,
     pub slots: u32,
     pub boot_id: String,
+    /// Of the boot in which it first came.
+    pub first_boot_id: Option<String>,
     pub clock: Clock,
     pub executor: Option<Executor>,
     /// Of executors that are gone, as long as nobody has forgotten them.
@@ -50,6 +52,7 @@ impl Machine {
             labels,
             slots,
             boot_id: String::new(),
+            first_boot_id: None,
             clock,
             executor: None,
             journals: Vec::new(),

@@ -63,6 +63,7 @@ impl World {
         let clock = self.some_clock();
         let machine = self.machine(id);
         machine.boot_id = format!("boot-{boot}");
+        machine.first_boot_id.get_or_insert_with(|| machine.boot_id.clone());
         machine.clock = clock;
     }
 
@@ -174,11 +175,12 @@ impl World {
 
     fn executor_is_gone(&mut self, id: MachineId) {
         let machine = self.machine(id);
-        if let Some(executor) = machine.executor.take() {
-            machine.journals.push(executor.journal);
-        }
         if let Some(agent) = &mut machine.agent {
             agent.line = Line::Broken;
+        }
+        if let Some(executor) = machine.executor.take() {
+            machine.journals.push(executor.journal);
+            self.happened(Happened::ExecutorGone(executor.incarnation));
         }
     }
 

@@ -151,6 +151,8 @@ pub enum Plant {
     DiskForgetsTheLastCommit,
     /// The disk keeps everything but cancels.
     DiskForgetsCancels,
+    /// The disk forgets of lost attempts that their workers went down with them.
+    DiskForgetsLostWorkers,
     /// The pool answers before its turn is durable.
     AnswersBeforeTheCommit,
     /// A client that gets no answer asks again under another request id.
@@ -159,6 +161,12 @@ pub enum Plant {
     SpecLosesItsDemands,
     /// Endings are reported again, as if they were about the attempt that counts.
     LinkIgnoresAttemptNumbers,
+    /// A worker's messages say that its machine was never booted since it first came.
+    LinkTellsTheFirstBoot,
+    /// The pool's end of a link takes it for a sign of life that it is there.
+    LinkSeemsAlive,
+    /// The pool gives up what is unknown long before it was told to.
+    PoolGivesUpEarly,
     /// What an earlier link had to deliver is delivered again by a later one, to whatever executor there is.
     LinkStartsTwice,
     /// An executor hears what an agent that was replaced had left to say, and does not look at its dial.
@@ -169,6 +177,8 @@ pub enum Plant {
     ExecutorForgetsItsJournal,
     /// An agent takes what it is given although it drains.
     AgentForgetsThatItDrains,
+    /// An agent counts a lease from when it was answered.
+    AgentCountsLeasesFromTheAnswer,
     /// A keeper counts a lease three times too slowly.
     KeeperLeasesAreSlow,
     /// A byte of output is changed now and then.
@@ -248,6 +258,23 @@ impl Plan {
             Plant::DiskForgetsCancels => {
                 self.faults = vec![(Fault::PoolCrashes, 10)];
                 self.tastes.cancels = 600;
+            }
+            Plant::DiskForgetsLostWorkers => {
+                self.faults = vec![(Fault::ExecutorDies, 20), (Fault::PoolCrashes, 5)];
+                (self.run_ms, self.tastes.retries) = (900_000, 1000);
+            }
+            Plant::LinkTellsTheFirstBoot => {
+                self.faults = vec![(Fault::MachineReboots, 10)];
+                (self.run_ms, self.tastes.retries) = (900_000, 0);
+            }
+            Plant::LinkSeemsAlive | Plant::PoolGivesUpEarly => {
+                self.faults = vec![(Fault::MachineIsAway, 10)];
+                (self.away_ms, self.run_ms, self.tastes.retries) = (150_000, 900_000, 0);
+            }
+            Plant::AgentCountsLeasesFromTheAnswer => {
+                self.faults = vec![(Fault::MachineIsAway, 10)];
+                (self.away_ms, self.run_ms, self.tastes.retries) = (150_000, 900_000, 1000);
+                self.delay_ms = 3000;
             }
             Plant::ExecutorKeepsWhatItGaveBack => {
                 (self.tastes.arrays, self.tastes.retries) = (1000, 0);

@@ -47,6 +47,26 @@ fn a_report_that_is_taken_whatever_attempt_it_names_is_found() {
 }
 
 #[test]
+fn a_disk_that_forgets_that_workers_went_down_is_found() {
+    is_found(Plant::DiskForgetsLostWorkers, Promise::P6);
+}
+
+#[test]
+fn a_pool_that_gives_up_too_early_is_found() {
+    is_found(Plant::PoolGivesUpEarly, Promise::P7);
+}
+
+#[test]
+fn a_worker_that_says_nothing_of_another_boot_is_found() {
+    is_found(Plant::LinkTellsTheFirstBoot, Promise::P7);
+}
+
+#[test]
+fn a_link_that_seems_alive_is_found() {
+    is_found(Plant::LinkSeemsAlive, Promise::P7);
+}
+
+#[test]
 fn garbled_output_is_found() {
     is_found(Plant::OutputIsGarbled, Promise::P9);
 }
@@ -74,6 +94,16 @@ fn an_executor_that_heeds_an_agent_that_was_replaced_is_found() {
 #[test]
 fn an_executor_that_starts_what_it_gave_back_is_found() {
     is_found(Plant::ExecutorKeepsWhatItGaveBack, Promise::P3);
+}
+
+#[test]
+fn an_agent_that_counts_leases_from_their_answers_is_found() {
+    is_found(Plant::AgentCountsLeasesFromTheAnswer, Promise::P13);
+}
+
+#[test]
+fn keepers_whose_leases_last_too_long_are_found_before_another_attempt_begins() {
+    is_found(Plant::KeeperLeasesAreSlow, Promise::P13);
 }
 
 #[test]

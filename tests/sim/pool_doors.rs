@@ -9,6 +9,7 @@ use clusterctl::core::membership::{Carried, Facts, Registered, Report, StartOrde
 use clusterctl::core::pool::{Effect, Identity, RegisterError, Viewer};
 
 use crate::answer::Answer;
+use crate::history::Happened;
 use crate::link::{End, LinkId};
 use crate::message::{CallId, Down, Leaving, Up};
 use crate::plan::Plant;
@@ -89,7 +90,13 @@ impl World {
     /// A message has come up a link.
     pub fn pool_receives(&mut self, id: LinkId, message: Up) {
         let Some(connection) = self.connection_of(id) else { return };
-        self.door_end(connection).expect("the end was just found").heard += 1;
+        let end = self.door_end(connection).expect("the end was just found");
+        end.heard += 1;
+        let worker = end.worker;
+        // Who is not let in was not heard.
+        if matches!(end.registration, Registration::Made | Registration::Over) {
+            self.happened(Happened::Heard(worker));
+        }
         match message {
             Up::Register(facts, carried) => self.pool_registers(connection, facts, carried),
             Up::Write(call, parts) => self.pool_writes(connection, call, parts),
@@ -117,11 +124,20 @@ impl World {
         end.registration = Registration::Wanted;
         tell!(self, "pool is asked by {connection} to register worker {worker} {}", facts.boot_id);
         self.decide(move |pool, now| {
-            Answer::Registered(connection, pool.register(now, worker, connection, facts, carried))
+            let told = pool.register(now, worker, connection, facts, carried);
+            Answer::Registered(worker, connection, told)
         });
     }
 
-    pub fn give_registered(&mut self, connection: ConnectionId, told: Result<Registered, RegisterError>) {
+    pub fn give_registered(
+        &mut self,
+        worker: WorkerId,
+        connection: ConnectionId,
+        told: Result<Registered, RegisterError>,
+    ) {
+        if told.is_ok() {
+            self.happened(Happened::Heard(worker));
+        }
         let output = &self.disk.output;
         let Some(end) = self.pool.as_mut().and_then(|process| process.ends.get_mut(&connection)) else {
             return;
@@ -129,6 +145,8 @@ impl World {
         let link = end.link;
         let told = told.map(|mut told| {
             end.registration = Registration::Made;
+            // What came before was no sign of life of its own.
+            end.told = end.heard;
             end.known.retain(|fence| !told.kill.contains(fence) && !told.forget.contains(fence));
             told.positions = end.known.iter().map(|&fence| (fence, output.durable_end(fence))).collect();
             told
@@ -283,8 +301,9 @@ impl World {
     /// Any byte is a sign of life.
     pub fn pool_listens(&mut self, id: LinkId) {
         let Some(connection) = self.connection_of(id) else { return };
+        let seems_alive = self.plan.plant == Plant::LinkSeemsAlive;
         let end = self.door_end(connection).expect("the end was just found");
-        if end.heard != end.told {
+        if end.heard != end.told || seems_alive {
             end.told = end.heard;
             self.decide(move |pool, now| {
                 pool.heard(now, connection);

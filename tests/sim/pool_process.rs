@@ -36,6 +36,8 @@ pub struct PoolProcess {
     gathered: VecDeque<Request>,
     /// Of the turn that is being gathered.
     answers: Vec<Answer>,
+    /// Workers that fell silent, and when; those who wait for this turn may have been answered before.
+    silences: Vec<(WorkerId, Timestamp)>,
     in_flight: Option<InFlight>,
     /// When it is to be told the time, as far as that is planned.
     timer_at: Option<Timestamp>,
@@ -58,6 +60,7 @@ pub struct PoolProcess {
 struct InFlight {
     batch: Batch,
     answers: Vec<Answer>,
+    silences: Vec<(WorkerId, Timestamp)>,
     open: Vec<WorkerId>,
 }
 
@@ -79,14 +82,26 @@ impl PoolProcess {
 
     /// The workers that take tasks now.
     fn open_workers(&self, now: Now) -> Vec<WorkerId> {
+        self.workers_that_are(now, view::WorkerState::Ready)
+    }
+
+    fn workers_that_are(&self, now: Now, state: view::WorkerState) -> Vec<WorkerId> {
         let page = self.pool.worker_page(now, &Viewer::admin("root"), "", usize::MAX);
-        let ready = page.workers.iter().filter(|worker| worker.state == view::WorkerState::Ready);
-        let names: BTreeSet<String> = ready.map(|worker| worker.name.clone()).collect();
-        let open = |identity: &Identity| match identity {
+        let such = page.workers.iter().filter(|worker| worker.state == state);
+        let names: BTreeSet<String> = such.map(|worker| worker.name.clone()).collect();
+        let is_such = |identity: &Identity| match identity {
             Identity::Worker(id, name) => names.contains(name).then_some(*id),
             Identity::Client { .. } => None,
         };
-        self.identities.values().filter_map(open).collect()
+        self.identities.values().filter_map(is_such).collect()
+    }
+
+    /// Time has passed; notes who falls silent by that.
+    fn pass(&mut self, now: Now) {
+        let before = self.workers_that_are(now, view::WorkerState::Silent);
+        self.pool.handle_timeout(now);
+        let silent = self.workers_that_are(now, view::WorkerState::Silent).into_iter();
+        self.silences.extend(silent.filter(|id| !before.contains(id)).map(|id| (id, now.at)));
     }
 }
 
@@ -98,7 +113,11 @@ impl World {
         }
         self.lives += 1;
         let now = self.clocks();
-        let mut pool = Pool::new(self.timing, Host::default());
+        let mut timing = self.timing;
+        if self.plan.plant == Plant::PoolGivesUpEarly {
+            timing.lost_after = Duration::from_secs(30);
+        }
+        let mut pool = Pool::new(timing, Host::default());
         let epoch = self.disk.acquire().expect("the disk works");
         let next = store::replay(&mut self.disk, &mut pool, now.at).expect("the disk reads what it wrote");
         if let Some(before) = self.log_tells.take() {
@@ -115,6 +134,7 @@ impl World {
             epoch,
             gathered: VecDeque::new(),
             answers: Vec::new(),
+            silences: Vec::new(),
             in_flight: None,
             timer_at: None,
             was_touched: true,
@@ -167,7 +187,7 @@ impl World {
             }
             // Behind the requests: a worker may just have been heard.
             if process.pool.poll_timeout().is_some_and(|at| at <= now.at) {
-                process.pool.handle_timeout(now);
+                process.pass(now);
             }
             let early = match plant {
                 Plant::AnswersBeforeTheCommit => std::mem::take(&mut process.answers),
@@ -186,16 +206,26 @@ impl World {
     fn end_turn(&mut self, now: Now) {
         let Some(process) = self.pool.as_mut().filter(|process| process.in_flight.is_none()) else { return };
         let answers = std::mem::take(&mut process.answers);
+        let silences = std::mem::take(&mut process.silences);
         let open = process.open_workers(now);
         let life = process.life;
         match process.pool.poll_batch(now) {
-            None => self.give(answers),
+            None => {
+                self.give(answers);
+                self.tell_silences(silences);
+            }
             Some(batch) => {
-                process.in_flight = Some(InFlight { batch, answers, open });
+                process.in_flight = Some(InFlight { batch, answers, silences, open });
                 let longest = if self.random.chance(10) { 3000 } else { self.plan.commit_ms };
                 let wait = self.random.millis(0, longest);
                 self.after(wait, Event::PoolCommitted(life));
             }
+        }
+    }
+
+    fn tell_silences(&mut self, silences: Vec<(WorkerId, Timestamp)>) {
+        for (worker, at) in silences {
+            self.happened(Happened::Silent { worker, at });
         }
     }
 
@@ -218,10 +248,12 @@ impl World {
 
     pub fn pool_committed(&mut self, life: u64) {
         let Some(process) = self.process(life) else { return };
-        let InFlight { batch, answers, open } = process.in_flight.take().expect("a commit was under way");
+        let InFlight { batch, answers, silences, open } =
+            process.in_flight.take().expect("a commit was under way");
         let effects = self.commit(batch, open);
         self.act(effects);
         self.give(answers);
+        self.tell_silences(silences);
         self.turn();
     }
 

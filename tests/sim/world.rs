@@ -110,12 +110,11 @@ const FIRST_WALL_MS: i64 = 1_700_000_000_000;
 impl World {
     /// A world in which nothing has happened yet.
     pub fn new(plan: Plan, random: Random, detail: Detail) -> Self {
-        let honesty = if plan.plant == Plant::DiskForgetsTheLastCommit {
-            Honesty::ForgetsTheLastCommit
-        } else if plan.plant == Plant::DiskForgetsCancels {
-            Honesty::ForgetsCancels
-        } else {
-            Honesty::Honest
+        let honesty = match plan.plant {
+            Plant::DiskForgetsTheLastCommit => Honesty::ForgetsTheLastCommit,
+            Plant::DiskForgetsCancels => Honesty::ForgetsCancels,
+            Plant::DiskForgetsLostWorkers => Honesty::ForgetsLostWorkers,
+            _ => Honesty::Honest,
         };
         let mut world = Self {
             now: Timestamp(1_000_000_000),
@@ -137,6 +136,7 @@ impl World {
             last_number: 0,
             plan,
         };
+        world.happened(Happened::GoesBy(world.timing));
         world.pool_boots();
         for _ in 0..world.plan.machines {
             world.machine_joins();

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use clusterctl::core::attempt::ToExecutor;
 use clusterctl::core::id::{Incarnation, Name};
 use clusterctl::core::label::Labels;
 use clusterctl::core::membership::{Facts, SubmitterTrust, Tenure};
@@ -95,7 +96,10 @@ impl Machine {
     }
 
     fn executor_is_gone(&mut self) {
-        self.journals.extend(self.executor.take().map(|executor| executor.journal));
+        if let Some(executor) = self.executor.take() {
+            tell(&self.witness, Happened::ExecutorGone(executor.incarnation));
+            self.journals.push(executor.journal);
+        }
     }
 
     /// One of its keepers is killed.
@@ -209,6 +213,8 @@ impl Site for At {
     fn facts(&self, incarnation: Incarnation, began: Timestamp) -> Facts {
         let machine = self.machine.borrow();
         let offer = (machine.slots, machine.labels.clone());
+        let boot_id = machine.boot_id.clone();
+        tell(&machine.witness, Happened::Registers { executor: incarnation, boot_id });
         facts((machine.boot_id.clone(), incarnation), began.0, offer)
     }
 
@@ -263,6 +269,13 @@ async fn carry(mut line: DuplexStream, machine: Shared, agent: u64, incarnation:
                     let executor =
                         machine.executor.as_mut().filter(|executor| executor.incarnation == incarnation);
                     if let (Some(word), Some(executor)) = (word, executor) {
+                        if let ToExecutor::Lease(until) = word {
+                            // As its agent says: nobody else here sees when what is sent, and answered.
+                            let lease = machine.timing.lease;
+                            let leased =
+                                Happened::Leased { executor: incarnation, sent: until - lease, lease };
+                            tell(&machine.witness, leased);
+                        }
                         executor.obey(time::now().at, word, &mut machine.random);
                     }
                 }

@@ -98,6 +98,7 @@ impl Run<'_> {
         detail: Detail,
     ) -> Self {
         let timing = Timing::default().scaled_down(FASTER);
+        pool::tell(witness, Happened::GoesBy(timing));
         let mut sim = turmoil::Builder::new()
             .tick_duration(TICK)
             .simulation_duration(STRIKES_FOR + 2 * CALM_FOR)
