@@ -368,6 +368,10 @@ struct PoolStatus {
   fingerprint @15 :Data;
   newest @16 :UInt64;
   # The highest job id, 0 if there is none.
+  diskFreeBytes @17 :UInt64;
+  # On the disk of its state, while less than the next are: until then new jobs are refused. Both are 0 while there is
+  # enough, and so they are of a pool that does not tell.
+  diskNeededBytes @18 :UInt64;
 }
 
 interface Admin @0xf7e61d3b0a9c5284 extends(Pool) {

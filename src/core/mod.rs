@@ -22,6 +22,8 @@ pub mod range;
 pub mod record;
 pub mod refusal;
 pub mod scheduler;
+pub mod size;
+pub mod space;
 pub mod succession;
 pub mod time;
 pub mod timing;

@@ -9,6 +9,7 @@ use super::label::Labels;
 use super::membership::Tenure;
 use super::outcome::{Cancel, Outcome, Usage};
 use super::output::OutputTotals;
+use super::space::Space;
 use super::time::WallTime;
 
 /// A task's state as people see it.
@@ -326,6 +327,8 @@ pub struct PoolStatus {
     pub output_bytes: u64,
     /// And at most.
     pub output_limit_bytes: u64,
+    /// Whether its disk has room for new jobs.
+    pub space: Space,
     /// Its key.
     pub fingerprint: Fingerprint,
     /// The highest job id; 0 if there is none.

@@ -242,7 +242,7 @@ impl pool::Server for PoolService {
         _params: pool::StatusParams,
         mut results: pool::StatusResults,
     ) -> Result<(), capnp::Error> {
-        let load = self.shared().pool.update(|pool, _| pool.load()).await?;
+        let (load, space) = self.shared().pool.update(|pool, _| (pool.load(), pool.space())).await?;
         let info = &self.shared().info;
         let (output_bytes, output_limit_bytes) = self.shared().output.reader().usage();
         let status = PoolStatus {
@@ -261,6 +261,7 @@ impl pool::Server for PoolService {
             build: crate::build().to_owned(),
             output_bytes,
             output_limit_bytes,
+            space,
             fingerprint: self.shared().keys.present(),
             newest: load.newest,
         };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::shared::Shared;
-use crate::core::pool::Space;
+use crate::core::space::Space;
 use crate::store::space::{Reserve, Room};
 
 /// How often.

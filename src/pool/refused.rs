@@ -1,5 +1,7 @@
 //! The refusals of requests about jobs, in the words that people read.
 
+use std::path::Path;
+
 use crate::core::id::JobId;
 use crate::core::job::BadSpec;
 use crate::core::pool::{CancelError, SubmitError};
@@ -9,13 +11,14 @@ use crate::process::clock;
 use crate::wire::WireError;
 
 /// A submit that the pool does not take.
-pub(super) fn submit_refusal(error: SubmitError) -> Refusal {
-    let code = match error {
-        SubmitError::RequestReused(_) => "request-reused",
-        SubmitError::DiskLow { .. } => "disk-low",
-        SubmitError::QueueFull { .. } | SubmitError::PoolFull(_) => "queue-full",
-    };
-    Refusal::new(code, error)
+pub(super) fn submit_refusal(error: SubmitError, state: &Path) -> Refusal {
+    match error {
+        SubmitError::RequestReused(_) => Refusal::new("request-reused", error),
+        SubmitError::DiskLow { .. } => Refusal::new("disk-low", error)
+            .fact("place", state.display())
+            .hint("make room there, on the pool's machine: it takes jobs again by itself"),
+        SubmitError::QueueFull { .. } | SubmitError::PoolFull(_) => Refusal::new("queue-full", error),
+    }
 }
 
 /// The refusal of an id that does not exist, or that the caller may not see.

@@ -17,10 +17,11 @@ pub(super) async fn submit(
     request: RequestId,
     mut spec: JobSpec,
 ) -> Result<Result<JobId, Refusal>, capnp::Error> {
+    let refused = |error| submit_refusal(error, &local.shared.info.state);
     if let Some(row) = local.history(|history| history.by_request(viewer.owner(), request))? {
         let known = wire::record::decode_job(&row.body)?;
         let same = known.submission.spec.digest() == spec.digest();
-        return Ok(if same { Ok(row.id) } else { Err(submit_refusal(SubmitError::RequestReused(row.id))) });
+        return Ok(if same { Ok(row.id) } else { Err(refused(SubmitError::RequestReused(row.id))) });
     }
     let id = SecretsId::of(viewer.owner(), request);
     let secrets = local.shared.secrets.seal(id, std::mem::take(&mut spec.secrets));
@@ -37,7 +38,7 @@ pub(super) async fn submit(
     if has_secrets && is_full {
         let _ = local.shared.secrets.erase(id);
     }
-    Ok(accepted.map_err(submit_refusal))
+    Ok(accepted.map_err(refused))
 }
 
 /// Reads a request id.

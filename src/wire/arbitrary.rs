@@ -33,6 +33,7 @@ use crate::core::limits;
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::{Chunk, OutputTotals, Stream};
 use crate::core::refusal::Refusal;
+use crate::core::space::Space;
 use crate::core::succession::Succession;
 use crate::core::time::WallTime;
 use crate::core::view::{
@@ -335,13 +336,19 @@ prop_compose! {
         (since, build) in (moment(), text()),
         (workers, silent, slots, used) in any::<(u32, u32, u32, u32)>(),
         (queued, running, unknown, output_bytes, output_limit_bytes) in any::<(u64, u64, u64, u64, u64)>(),
-        (fingerprint, newest) in (fingerprint(), job_id()),
+        (fingerprint, newest, space) in (fingerprint(), job_id(), space()),
     ) -> PoolStatus {
         PoolStatus {
             name, pid, state, listening, since, workers, silent, slots, used, queued, running, unknown, build,
-            output_bytes, output_limit_bytes, fingerprint, newest,
+            output_bytes, output_limit_bytes, space, fingerprint, newest,
         }
     }
+}
+
+fn space() -> impl Strategy<Value = Space> {
+    let low = (any::<u64>(), 1..=u64::MAX)
+        .prop_map(|(free_bytes, needed_bytes)| Space::Low { free_bytes, needed_bytes });
+    prop_oneof![Just(Space::Enough), low]
 }
 
 pub(super) fn refusal() -> impl Strategy<Value = Refusal> {

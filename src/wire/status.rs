@@ -1,6 +1,7 @@
 //! The pool as a whole.
 
 use crate::core::id::{Fingerprint, JobId};
+use crate::core::space::Space;
 use crate::core::time::WallTime;
 use crate::core::view::PoolStatus;
 use crate::schema::pool_capnp::pool_status;
@@ -27,6 +28,10 @@ pub fn write(status: &PoolStatus, mut to: pool_status::Builder<'_>) {
     to.set_build(&status.build);
     to.set_output_bytes(status.output_bytes);
     to.set_output_limit_bytes(status.output_limit_bytes);
+    if let Space::Low { free_bytes, needed_bytes } = status.space {
+        to.set_disk_free_bytes(free_bytes);
+        to.set_disk_needed_bytes(needed_bytes);
+    }
     to.set_fingerprint(&status.fingerprint.0);
     to.set_newest(status.newest.0);
 }
@@ -49,6 +54,10 @@ pub fn read(from: pool_status::Reader<'_>) -> Result<PoolStatus, WireError> {
         build: text::read(from.get_build(), "a version", TEXT_BYTES_MAX)?,
         output_bytes: from.get_output_bytes(),
         output_limit_bytes: from.get_output_limit_bytes(),
+        space: match (from.get_disk_free_bytes(), from.get_disk_needed_bytes()) {
+            (_, 0) => Space::Enough,
+            (free_bytes, needed_bytes) => Space::Low { free_bytes, needed_bytes },
+        },
         fingerprint: Fingerprint(text::read_array(from.get_fingerprint(), "a fingerprint")?),
         newest: JobId(from.get_newest()),
     })

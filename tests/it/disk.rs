@@ -73,6 +73,16 @@ fn a_pool_whose_disk_is_full_takes_nothing_new_and_ends_what_it_has() {
         said.contains("error: the pool's disk is nearly full: ") && said.contains("code: disk-low"),
         "{said}"
     );
+    let place = state.join("lab").display().to_string();
+    assert!(
+        said.contains(&format!("  place: {place}\n")) && said.contains("  hint: make room there"),
+        "{said}"
+    );
+    let status = operator.run(["pool", "status"]).ok();
+    assert!(status.contains("\n  disk      nearly full, so new jobs are refused: "), "{status}");
+    let doctor = operator.run(["doctor"]);
+    let checked = format!("FAIL  disk       the pool refuses new jobs, {place} is nearly full: ");
+    assert!(doctor.code == 1 && doctor.stdout.contains(&checked), "{doctor:?}");
     wait_until("the reserve is let go", || !state.join("lab/reserve").exists());
     std::fs::write(gate("short"), "").unwrap();
     assert_eq!(operator.run(["wait", &short]).code, 7);

@@ -60,7 +60,19 @@ fn a_client_that_is_well_is_told_so_by_one_line_a_check() {
     let told: Vec<&str> = done.stdout.lines().map(|line| line[6..].split(' ').next().unwrap()).collect();
     assert_eq!(
         told,
-        ["client", "network", "auth", "output", "workers", "isolation", "bash", "keys", "state", "history"]
+        [
+            "client",
+            "network",
+            "auth",
+            "output",
+            "disk",
+            "workers",
+            "isolation",
+            "bash",
+            "keys",
+            "state",
+            "history"
+        ]
     );
     let network = format!("ok network {} reachable, key fingerprint matches, round trip ", cluster.address);
     assert_begins(&line(&done, "network"), &network);
@@ -72,9 +84,9 @@ fn a_client_that_is_well_is_told_so_by_one_line_a_check() {
     let quiet = ann.run(["doctor", "-q"]);
     assert_eq!(quiet.stdout.lines().count(), 1, "{quiet:?}");
     let all: serde_json::Value = serde_json::from_str(&ann.run(["doctor", "--output", "json"]).ok()).unwrap();
-    assert_eq!(all.as_array().unwrap().len(), 10);
+    assert_eq!(all.as_array().unwrap().len(), 11);
     let lines = ann.run(["doctor", "--output", "ndjson"]).ok();
-    let isolation: serde_json::Value = serde_json::from_str(lines.lines().nth(5).unwrap()).unwrap();
+    let isolation: serde_json::Value = serde_json::from_str(lines.lines().nth(6).unwrap()).unwrap();
     let names: Vec<&str> = isolation.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(names, ["v", "verdict", "what", "words", "remedy"]);
     assert_eq!((&isolation["verdict"], &isolation["what"]), (&"warn".into(), &"isolation".into()));

@@ -11,7 +11,7 @@ use super::super::error::Failure;
 use super::super::{Format, Manner, Verbosity, private_pool};
 use super::{pool, workers};
 use crate::core::checkup::machine::{self, BashFor};
-use crate::core::checkup::pool::{PoolMachine, Way, isolation, output, reached};
+use crate::core::checkup::pool::{PoolMachine, Way, disk, isolation, output, reached};
 use crate::core::checkup::{self, Check, Verdict};
 use crate::net::dial;
 use crate::net::proxy::Proxies;
@@ -132,6 +132,7 @@ async fn ask(session: &mut Session, way: &Way) -> Vec<Check> {
         }
     }
     checks.push(output(&status));
+    checks.push(disk(&status));
     match workers::all(session).await {
         Ok(workers) => {
             checks.extend(checkup::pool::workers(&workers));

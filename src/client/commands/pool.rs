@@ -6,6 +6,7 @@ use super::super::connection::{Session, Target};
 use super::super::error::Failure;
 use super::super::{Format, Manner, private_pool, render};
 use super::tell_done;
+use crate::core::space::{Space, low};
 use crate::core::view::PoolStatus;
 use crate::net::dial;
 use crate::process::clock;
@@ -35,7 +36,7 @@ pub async fn status(session: &mut Session, manner: Manner) -> Result<u8, Failure
                 "since": render::rfc3339(status.since), "workers": status.workers, "silent": status.silent,
                 "slots": status.slots, "used": status.used, "queued": status.queued, "running": status.running,
                 "unknown": status.unknown, "build": status.build, "output_bytes": status.output_bytes,
-                "output_limit_bytes": status.output_limit_bytes, "key": status.fingerprint.to_string(),
+                "output_limit_bytes": status.output_limit_bytes, "disk_low": disk_low(status.space), "key": status.fingerprint.to_string(),
             })
         ),
     }
@@ -108,12 +109,29 @@ async fn running(session: &Session) -> Result<(), Failure> {
     }
 }
 
+/// What is free and what has to be, while that is too little.
+fn disk_low(space: Space) -> serde_json::Value {
+    match space {
+        Space::Enough => serde_json::Value::Null,
+        Space::Low { free_bytes, needed_bytes } => {
+            serde_json::json!({ "free_bytes": free_bytes, "needed_bytes": needed_bytes })
+        }
+    }
+}
+
 fn text(status: &PoolStatus) -> String {
     let up = render::duration(render::between(status.since, clock::wall()));
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let silent = if status.silent > 0 { format!(", {} silent", status.silent) } else { String::new() };
+    let disk = match status.space {
+        Space::Enough => String::new(),
+        Space::Low { free_bytes, needed_bytes } => format!(
+            "  disk      nearly full, so new jobs are refused: {}\n            make room where its state lies: it takes jobs again by itself\n",
+            low(free_bytes, needed_bytes)
+        ),
+    };
     format!(
-        "pool \"{}\": up {up}, pid {}\n  state     {}\n  listening {}\n  key       {}\n  workers   {}{silent}, {} of {} slots in use\n  tasks     {} queued, {} running, {} unknown\n  output    {} of {}\n  program   {}\n",
+        "pool \"{}\": up {up}, pid {}\n  state     {}\n  listening {}\n  key       {}\n  workers   {}{silent}, {} of {} slots in use\n  tasks     {} queued, {} running, {} unknown\n  output    {} of {}\n{disk}  program   {}\n",
         status.name,
         status.pid,
         status.state,

@@ -2,6 +2,7 @@
 //! workspaces, and what ends processes.
 
 use super::Check;
+use crate::core::size::size;
 
 /// A file or directory, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -305,15 +306,6 @@ pub fn user(name: &str, uid: u32) -> Check {
         return Check::warn("user", "jobs would run as root", "Use: worker join --run-as USER");
     }
     Check::ok("user", format!("jobs run as {name}"))
-}
-
-/// A size as people read it.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..0x10_0000 => format!("{bytes} B"),
-        0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
-    }
 }
 
 #[cfg(test)]

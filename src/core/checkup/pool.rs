@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::Check;
-use super::machine::size;
+use crate::core::size::size;
+use crate::core::space::{Space, low};
 use crate::core::view::{PoolStatus, WorkerInfo, WorkerState};
 
 /// A person notices a line that takes longer.
@@ -61,6 +62,22 @@ pub fn output(status: &PoolStatus) -> Check {
     let listen = if listening.is_some() { "" } else { " --listen 127.0.0.1:7700" };
     let remedy = format!("Raise: clusterctl pool serve{listen} --output-limit {gib}G");
     Check::warn("output", format!("{words}; the oldest goes first"), remedy)
+}
+
+/// Whether a pool takes new jobs, as far as its disk goes.
+pub fn disk(status: &PoolStatus) -> Check {
+    match status.space {
+        Space::Enough => Check::ok("disk", "the pool has room for new jobs"),
+        Space::Low { free_bytes, needed_bytes } => Check::fail(
+            "disk",
+            format!(
+                "the pool refuses new jobs, {} is nearly full: {}",
+                status.state,
+                low(free_bytes, needed_bytes)
+            ),
+            "Make room there, on the pool's machine: it takes jobs again by itself",
+        ),
+    }
 }
 
 /// Who is there, and who is silent.
@@ -234,6 +251,7 @@ mod tests {
             build: "0".into(),
             output_bytes,
             output_limit_bytes: 10 << 30,
+            space: Space::Enough,
             fingerprint: Fingerprint([0; 32]),
             newest: JobId(0),
         }
@@ -255,6 +273,21 @@ mod tests {
         assert_eq!(near.verdict, Verdict::Warn);
         assert_eq!(near.remedy.as_deref(), Some("Raise: clusterctl pool serve --output-limit 20G"));
         assert!(output(&status(11 << 30, None)).remedy.unwrap().contains("--listen"));
+    }
+
+    #[test]
+    fn a_pool_whose_disk_is_nearly_full_fails_with_place_and_way_out() {
+        let well = status(0, None);
+        let space = Space::Low { free_bytes: 1_200_000, needed_bytes: 1_677_721 };
+
+        assert_eq!(disk(&well), Check::ok("disk", "the pool has room for new jobs"));
+        let low = disk(&PoolStatus { space, ..well });
+        assert_eq!(low.verdict, Verdict::Fail);
+        assert_eq!(
+            low.words,
+            "the pool refuses new jobs, /s is nearly full: 1.1 MiB are free, 1.6 MiB have to be for new jobs"
+        );
+        assert!(low.remedy.unwrap().starts_with("Make room there"));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub use self::clients::{ClientPage, UnknownClient};
 pub use self::job::{Job, Phase};
 pub use self::membership::{RegisterError, RemoveError};
 pub use self::renewal::RenewalRefused;
-pub use self::submit::{Space, Submit, SubmitError};
+pub use self::submit::{Submit, SubmitError};
 pub use self::view::{JobPage, Load, WatchError, WatchStart, WorkerPage, info_of_ended_task};
 pub use self::worker::{Hearing, Intake, Worker};
 
@@ -51,6 +51,7 @@ use super::id::{ConnectionId, Epoch, Fence, Fingerprint, JobId, RequestId, Token
 use super::limits;
 use super::record::{ClientState, Counters, Record, TokenState};
 use super::scheduler::{Offer, Scheduler};
+use super::space::Space;
 use super::time::{Now, Timestamp};
 use super::timing::Timing;
 

@@ -7,6 +7,7 @@ use crate::core::id::{JobId, JobNonce, RequestId, SecretsId, WorkerId};
 use crate::core::job::JobSpec;
 use crate::core::limits;
 use crate::core::record::{Assignment, Record, Submission};
+use crate::core::space::{Space, low};
 use crate::core::time::Now;
 
 use super::{Batch, Pool, Viewer};
@@ -26,11 +27,7 @@ pub enum SubmitError {
         bound: u64,
     },
     /// The pool's disk is nearly full.
-    #[error(
-        "the pool's disk is nearly full: {} MiB are free, {} MiB have to be for new jobs",
-        free_bytes >> 20,
-        needed_bytes >> 20
-    )]
+    #[error("the pool's disk is nearly full: {}", low(*free_bytes, *needed_bytes))]
     DiskLow {
         /// What is free.
         free_bytes: u64,
@@ -40,21 +37,6 @@ pub enum SubmitError {
     /// The pool has too many tasks that have not ended.
     #[error("the pool's queue is full: {0} tasks have not ended")]
     PoolFull(u64),
-}
-
-/// Whether the pool's disk has room for more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Space {
-    /// It has.
-    #[default]
-    Enough,
-    /// What is left is for what was accepted already.
-    Low {
-        /// What is free.
-        free_bytes: u64,
-        /// What has to be for new jobs.
-        needed_bytes: u64,
-    },
 }
 
 /// A submit, with all that the pool is given for it.
@@ -96,6 +78,11 @@ impl Pool {
         self.audit(now, &viewer, AuditKind::Submitted, format!("job {job}"), script);
         self.record(now, Record::Submitted(Submission { job, nonce, owner, request, spec, at: now.wall }));
         Ok(job)
+    }
+
+    /// Whether there is room for new jobs.
+    pub fn space(&self) -> Space {
+        self.space
     }
 
     /// So much room there is.

@@ -153,7 +153,7 @@ fn while_the_disk_is_nearly_full_nothing_new_is_accepted_and_what_was_is_known()
 
     assert_eq!(world.pool.submit(world.now, submit(1)), Ok(known));
     let refused = world.pool.submit(world.now, submit(2)).unwrap_err();
-    let words = "the pool's disk is nearly full: 3 MiB are free, 5 MiB have to be for new jobs";
+    let words = "the pool's disk is nearly full: 3.0 MiB are free, 5.0 MiB have to be for new jobs";
     assert_eq!(refused.to_string(), words);
     world.pool.set_space(Space::Enough);
     assert!(world.pool.submit(world.now, submit(2)).is_ok());
