@@ -26,8 +26,8 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Who has come.
 pub enum Incoming {
-    /// Somebody who is not let in.
-    Stranger,
+    /// Somebody who is not let in, and why.
+    Stranger(&'static str),
     /// Somebody whose place was needed for another one, before anything was known of it.
     MadeRoom,
     /// A key that is known.
@@ -121,9 +121,10 @@ impl Handshake {
             Ok(Ok(Shaken::MadeRoom)) => Incoming::MadeRoom,
             Ok(Err(error)) => {
                 tracing::debug!(%source, %error, "not let in");
-                Incoming::Stranger
+                Incoming::Stranger(if is_unknown(&error) { "its key is not known" } else { "no TLS of ours" })
             }
-            Ok(Ok(Shaken::Nobody)) | Err(_) => Incoming::Stranger,
+            Ok(Ok(Shaken::Nobody)) => Incoming::Stranger("no key, or another protocol"),
+            Err(_) => Incoming::Stranger("no handshake in time"),
         }
     }
 }
@@ -165,6 +166,12 @@ async fn shake(door: &Door, stream: TcpStream, place: &Place) -> io::Result<Shak
     };
     let key = tls::key_of(certificate).map_err(io::Error::other)?;
     Ok(if enrols { Shaken::Enrolment(stream, key) } else { Shaken::Work(stream, key) })
+}
+
+/// Whether a handshake failed by nothing but the peer's key.
+fn is_unknown(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    inner == Some(&tls::UNKNOWN_KEY)
 }
 
 /// Reads what the peer still sends, so that closing does not turn into a reset that swallows the alert.

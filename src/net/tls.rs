@@ -152,6 +152,10 @@ impl rustls::time_provider::TimeProvider for NoTime {
     }
 }
 
+/// What a handshake with a key fails by that is not let in. The peer reads it as the alert `access_denied`.
+pub(super) const UNKNOWN_KEY: Error =
+    Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+
 struct ClientKeys {
     provider: Arc<CryptoProvider>,
     admits: Admits,
@@ -177,8 +181,7 @@ impl ClientCertVerifier for ClientKeys {
         if (self.admits)(&key_of(end_entity)?) {
             return Ok(ClientCertVerified::assertion());
         }
-        // The peer reads this as the alert `access_denied`.
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        Err(UNKNOWN_KEY)
     }
 
     fn verify_tls12_signature(

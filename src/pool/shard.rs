@@ -83,7 +83,7 @@ async fn receive(local: Local, stream: TcpStream, handshake: Handshake) {
     match handshake.run(stream).await {
         // Nothing was decided about it. A flood of such would fill the trail.
         Incoming::MadeRoom => {}
-        Incoming::Stranger => decided(&local.shared, AuditKind::NotConnected, "", &source),
+        Incoming::Stranger(why) => decided(&local.shared, AuditKind::NotConnected, "", (&source, why)),
         Incoming::Work(connection) => serve(local, connection, source).await,
         Incoming::Enrol(stream, key, place) => {
             enrol_service::enrol(&local.shared, stream, key, place, source).await;
@@ -92,8 +92,8 @@ async fn receive(local: Local, stream: TcpStream, handshake: Handshake) {
 }
 
 /// What is decided at the door goes into the audit trail; nobody waits for that.
-fn decided(shared: &Shared, what: AuditKind, who: &str, source: &str) {
-    let (who, source, detail) = (who.to_owned(), source.to_owned(), String::new());
+fn decided(shared: &Shared, what: AuditKind, who: &str, (source, why): (&str, &str)) {
+    let (who, source, detail) = (who.to_owned(), source.to_owned(), why.to_owned());
     let pool = shared.pool.clone();
     tokio::task::spawn_local(async move {
         let decision = Decision { what, who, source, detail };
@@ -190,7 +190,7 @@ fn door(
     source: &str,
 ) -> capnp::capability::Client {
     let client = |viewer: Viewer| -> capnp::capability::Client {
-        decided(&local.shared, AuditKind::Connected, viewer.name(), source);
+        decided(&local.shared, AuditKind::Connected, viewer.name(), (source, ""));
         let presence = Presence::of_client(&local.shared);
         let held = Held::new(gate.clone());
         let door = ClientDoor { local: local.clone(), viewer, connection, held, presence };
@@ -200,7 +200,7 @@ fn door(
         None => client(Viewer::admin(&local.shared.info.owner)),
         Some(Identity::Client { name, owner }) => client(Viewer::client(&name, &owner, source)),
         Some(Identity::Worker(worker, name)) => {
-            decided(&local.shared, AuditKind::Connected, &name, source);
+            decided(&local.shared, AuditKind::Connected, &name, (source, ""));
             let (source, gate) = (source.to_owned(), gate.clone());
             let registrar = Registrar { local: local.clone(), worker, name, connection, source, gate };
             capnp_rpc::new_client::<worker_capnp::worker_door::Client, _>(WorkerDoor(registrar)).client

@@ -41,6 +41,8 @@ fn it_tells_who_did_what_from_where_and_holds_no_secret() {
         wait_until(&format!("{who} {what} {about}"), || has(what, who, about));
     }
     wait_until("the revoked client's knocking is written", || has("not let in", "", ""));
+    let knocked = trail().into_iter().find(|entry| entry["what"] == "not let in").unwrap();
+    assert_eq!(knocked["detail"], "its key is not known");
     let operator = nix::unistd::User::from_uid(nix::unistd::Uid::current()).unwrap().unwrap().name;
     assert!(has("token created", &operator, "token 1") && has("token revoked", &operator, "token 1"));
     assert!(has("client revoked", &operator, "client ann"));
