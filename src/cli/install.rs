@@ -64,6 +64,7 @@ pub(super) struct UninstallArgs {
 pub(super) fn pool(global: &Global, args: &PoolInstallArgs, manner: Manner) -> Result<u8, Failure> {
     let global = args.serve.place.over(global);
     let root = text_of(find_root(&global)?.path().to_owned())?;
+    args.serve.check_listening()?;
     let name = args.serve.name();
     let unit = Unit {
         served: Served::Pool,

@@ -7,18 +7,18 @@ use clap::{Args, Subcommand};
 
 use super::install::text_of;
 use super::log::{self, LogTo};
-use super::serve::{HANDOVER, LOOK_AGAIN, PORT, find_root, worker_log};
+use super::serve::{HANDOVER, LOOK_AGAIN, find_root, worker_log};
 use super::{Global, StateArgs, block_on, internal, timing};
 use crate::client::Manner;
-use crate::client::commands::{context, tell_done};
+use crate::client::commands::{context, tell_done, token};
 use crate::client::duration;
 use crate::client::error::Failure;
 use crate::core::checkup::Check;
 use crate::core::id::Name;
-use crate::core::label::parse_label;
 use crate::core::limits;
 use crate::core::membership::{SubmitterTrust, Tenure};
-use crate::core::refusal::Refusal;
+use crate::core::refusal::{Refusal, os_words};
+use crate::net::address::{self, BadAddress};
 use crate::net::dial::{self, Route};
 use crate::process::run_as::JobUser;
 use crate::process::{clock, detach, facts, first, title};
@@ -31,7 +31,7 @@ pub(super) struct JoinArgs {
     #[command(flatten)]
     pub(super) place: StateArgs,
     /// The pool, as HOST:PORT; one of this user on this machine also by its state directory
-    #[arg(required_unless_present = "local_state")]
+    #[arg(required_unless_present = "local_state", value_parser = place_of_pool)]
     pool: Option<String>,
     /// A worker's token: the word itself, - for standard input, or @FILE
     #[arg(long, env = "CLUSTERCTL_TOKEN", hide_env_values = true)]
@@ -73,6 +73,7 @@ pub(super) struct WorkerDoctorArgs {
     #[command(flatten)]
     pub(super) place: StateArgs,
     /// The pool, as HOST:PORT; those that were joined if not given
+    #[arg(value_parser = place_of_pool)]
     pool: Option<String>,
     /// Where jobs' directories would be made
     #[arg(long, value_name = "DIR")]
@@ -109,27 +110,37 @@ impl JoinArgs {
     async fn address(&self, root: &StateRoot) -> PoolAddress {
         match (&self.local_state, &self.pool) {
             (Some(state), _) => PoolAddress::Local(state.clone()),
-            (None, Some(address)) => find_pool(root, &with_port(address), self.token().is_some()).await,
+            (None, Some(address)) => find_pool(root, address, self.token().is_some()).await,
             (None, None) => unreachable!("one of the two is required"),
         }
     }
 
+    fn job_user(&self) -> Result<Option<JobUser>, Failure> {
+        let found = self.run_as.as_deref().map(JobUser::find).transpose();
+        Ok(found.map_err(|error| Failure::new("usage", format!("{error:#}")))?.flatten())
+    }
+
+    fn trust(&self) -> SubmitterTrust {
+        if self.trust_submitters { SubmitterTrust::Everybody } else { SubmitterTrust::OwnerOnly }
+    }
+
+    fn root_jobs(&self) -> RootJobs {
+        if self.allow_root { RootJobs::Allowed } else { RootJobs::Refused }
+    }
+
     async fn options(&self, global: &Global, root: &StateRoot) -> Result<JoinOptions, Failure> {
-        let labels =
-            self.label.iter().map(|text| parse_label(text).map_err(|bad| Failure::new("usage", bad)));
-        let run_as = self.run_as.as_deref().map(JobUser::find).transpose();
         Ok(JoinOptions {
             pool: self.address(root).await,
             token: self.token().map(context::read_token).transpose()?,
             name: self.name.clone(),
             slots: self.slots.unwrap_or_else(facts::cpus),
-            labels: labels.collect::<Result<_, _>>()?,
-            work_directory: work_directory(self.work_dir.as_ref())?,
+            labels: token::labels_of_worker(&self.label)?,
+            work_directory: usable(work_directory(self.work_dir.as_ref())?)?,
             state: global.state.clone(),
-            trust: if self.trust_submitters { SubmitterTrust::Everybody } else { SubmitterTrust::OwnerOnly },
+            trust: self.trust(),
             tenure: if self.ephemeral { Tenure::Ephemeral } else { Tenure::Lasting },
-            run_as: run_as.map_err(|error| Failure::new("usage", format!("{error:#}")))?.flatten(),
-            root: if self.allow_root { RootJobs::Allowed } else { RootJobs::Refused },
+            run_as: self.job_user()?,
+            root: self.root_jobs(),
             mode: if self.local_state.is_some() { JoinMode::Background } else { JoinMode::Foreground },
             stop_within: self.stop_within.or_else(|| first::is_first().then_some(timing().container_stop)),
             timing: timing(),
@@ -139,7 +150,7 @@ impl JoinArgs {
     }
 
     /// What a service finds its pool by, whether that runs or not: an address, or a state directory of this machine.
-    /// And the worker's name, as far as that is known before it is let in.
+    /// And the worker's name, as far as that is known before it is let in. Refuses what would not start.
     pub(super) async fn place_and_name(&self, global: &Global) -> Result<(String, String), Failure> {
         if self.local_state.is_some() {
             return Err(Failure::new("usage", "a private pool starts its own worker"));
@@ -147,7 +158,11 @@ impl JoinArgs {
         if self.ephemeral {
             return Err(Failure::new("usage", "a service comes again, so its worker cannot be --ephemeral"));
         }
-        let pool = match self.address(&find_root(global)?).await {
+        token::labels_of_worker(&self.label)?;
+        let jobs_uid = self.job_user()?.map_or_else(facts::uid, |user| user.credentials.uid);
+        let pool = self.address(&find_root(global)?).await;
+        worker::check_root(&pool, self.trust(), jobs_uid, self.root_jobs()).map_err(failure)?;
+        let pool = match pool {
             PoolAddress::Network(address) => address,
             PoolAddress::Local(state) => text_of(state)?,
         };
@@ -230,7 +245,7 @@ async fn work(global: &Global, args: &JoinArgs) -> Result<u8, Failure> {
 pub(super) async fn doctor(global: &Global, args: &WorkerDoctorArgs) -> Result<Vec<Check>, Failure> {
     let root = find_root(global)?;
     let pool = match &args.pool {
-        Some(address) => Some(find_pool(&root, &with_port(address), false).await),
+        Some(address) => Some(find_pool(&root, address, false).await),
         None => None,
     };
     let work_directory = work_directory(args.work_dir.as_ref())?;
@@ -262,7 +277,7 @@ fn failure(error: JoinError) -> Failure {
         JoinError::OtherPool { address, expected, presented } => {
             let refused =
                 Refusal::new("key-mismatch", format!("{address} is not the pool this token is for"));
-            refused.fact("expected", format!("sha256:{expected}…")).fact("presented", presented).into()
+            refused.fact("expected", expected).fact("presented", presented).into()
         }
         JoinError::Other(error) => internal(error),
     }
@@ -272,12 +287,20 @@ fn work_directory(given: Option<&PathBuf>) -> Result<PathBuf, Failure> {
     Ok(std::path::absolute(given.cloned().unwrap_or_else(std::env::temp_dir))?)
 }
 
-fn with_port(address: &str) -> String {
-    if address.starts_with('/') {
-        return address.to_owned();
-    }
-    let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port { address.to_owned() } else { format!("{address}:{PORT}") }
+/// A directory that jobs' own can be made in, as far as one sees from here.
+fn usable(directory: PathBuf) -> Result<PathBuf, Failure> {
+    let reason = match std::fs::metadata(&directory) {
+        Ok(metadata) if metadata.is_dir() => return Ok(directory),
+        Ok(_) => "it is no directory".to_owned(),
+        Err(error) => os_words(&error),
+    };
+    let text = format!("jobs cannot have their directories in {}: {reason}", directory.display());
+    Err(Failure::new("work-dir", text).hint("--work-dir DIR"))
+}
+
+/// An address, or a pool's state directory.
+fn place_of_pool(text: &str) -> Result<String, BadAddress> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { address::dialled(text) }
 }
 
 /// `localhost:PORT` is a pool of this user's own, if one listens there: then no token is needed.

@@ -1,6 +1,7 @@
 //! `pool serve`: a pool in the foreground, with the lines that let others in, and the private pool in the background.
 
 use std::io::IsTerminal;
+use std::net::ToSocketAddrs;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::core::id::Name;
 use crate::core::label::Labels;
 use crate::core::limits;
 use crate::core::refusal::os_words;
+use crate::net::address::{self, PORT};
 use crate::pool::{Mode, Opened, ServeOptions, Serving};
 use crate::process::{detach, facts, listeners};
 use crate::say::{greet, say};
@@ -27,8 +29,6 @@ use crate::schema::pool_capnp::StopReason;
 use crate::store::StoreError;
 use crate::store::place::{self, Endpoint, StateRoot, Surroundings};
 
-/// The port of a pool.
-pub(super) const PORT: u16 = 7700;
 /// A process that leaves a state directory is waited for so long.
 pub(super) const HANDOVER: Duration = Duration::from_secs(10);
 /// It answers within this time, if it can.
@@ -49,7 +49,7 @@ pub(super) struct ServeArgs {
     #[arg(long)]
     name: Option<Name>,
     /// Where to listen, as HOST:PORT
-    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["host", "port"])]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["host", "port"], value_parser = address::listened)]
     listen: Option<String>,
     /// Which address to listen on
     #[arg(long, default_value = "0.0.0.0")]
@@ -58,7 +58,7 @@ pub(super) struct ServeArgs {
     #[arg(long, default_value_t = PORT)]
     port: u16,
     /// What the lines for others say instead
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::dialled)]
     advertise: Option<String>,
     /// Output that is kept at most, as 20G; 10G if not given
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -98,6 +98,19 @@ impl ServeArgs {
         ];
         let given = options.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
         Ok(["pool", "serve"].map(str::to_owned).into_iter().chain(given.flatten()).collect())
+    }
+
+    /// Whether there is such an address to listen on: a unit with another would never start.
+    pub(super) fn check_listening(&self) -> Result<(), Failure> {
+        let listening = self.listening();
+        let found = listening.to_socket_addrs().map_err(|error| os_words(&error));
+        let reason = match found.map(|mut addresses| addresses.next()) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => "it has no address".to_owned(),
+            Err(reason) => reason,
+        };
+        Err(Failure::new("usage", format!("cannot listen on {listening}: {reason}"))
+            .hint("--listen HOST:PORT, as 0.0.0.0:7700"))
     }
 
     fn listening(&self) -> String {
@@ -160,11 +173,18 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
         detach::ready().map_err(|error| Failure::new("internal", error))?;
         return opened.serve().map(|()| 0).map_err(|error| stopped(&error, &serving.state));
     }
-    if let Some(name) = &args.name
-        && let Err(failure) = context::remember_local(name, serving.state.clone())
-    {
-        // It serves nevertheless; whoever wants it says where its state is.
-        say!("warning: {}", failure.refusal.message);
+    if let Some(name) = &args.name {
+        match context::remember_local(name, serving.state.clone()) {
+            Ok(None) => {}
+            Ok(Some(before)) => {
+                say!("\"{name}\" means this pool now; before, the one in {}", before.display());
+            }
+            // It serves nevertheless.
+            Err(failure) => {
+                let hint = failure.refusal.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                say!("warning: {}{hint}", failure.refusal.message);
+            }
+        }
     }
     let served = std::thread::spawn(move || opened.serve());
     block_on(greetings(&root, &serving, args))?;
@@ -181,7 +201,7 @@ pub(super) fn serve(global: &Global, args: &ServeArgs, manner: Manner) -> Result
 /// A pool that stopped by itself. What it said is durable; of what it could not make durable nobody was told.
 fn stopped(error: &anyhow::Error, state: &Path) -> Failure {
     let is_disk = match error.downcast_ref() {
-        Some(StoreError::Database(_) | StoreError::Io(_)) => true,
+        Some(StoreError::Database(_) | StoreError::Io(_) | StoreError::At(..)) => true,
         Some(StoreError::Held { .. } | StoreError::Superseded(_)) => false,
         Some(StoreError::Damaged(_) | StoreError::TooNew(_)) => false,
         None => error.is::<std::io::Error>(),
@@ -206,7 +226,7 @@ fn take(options: &ServeOptions, root: &StateRoot) -> Result<Taken, Failure> {
     loop {
         let failure = match crate::pool::open(options.clone()) {
             Ok(opened) => return Ok(Taken::Opened(Box::new(opened))),
-            Err(error) => open_failure(&error, options),
+            Err(error) => open_failure(&error, options, root),
         };
         if failure.refusal.code != "db-locked" || options.name.is_some() || Instant::now() > deadline {
             return Err(failure);
@@ -252,7 +272,7 @@ fn ask_to_leave(state: &Path, root: &StateRoot) -> Result<bool, Failure> {
     })
 }
 
-fn open_failure(error: &anyhow::Error, options: &ServeOptions) -> Failure {
+fn open_failure(error: &anyhow::Error, options: &ServeOptions, root: &StateRoot) -> Failure {
     if let Some(StoreError::Held { .. }) = error.downcast_ref() {
         return Failure::new("db-locked", error);
     }
@@ -265,12 +285,14 @@ fn open_failure(error: &anyhow::Error, options: &ServeOptions) -> Failure {
         return Failure::new("port-in-use", format!("{error}: {}{by}", os_words(io)))
             .hint("--listen HOST:PORT");
     }
+    let name = options.name.clone().unwrap_or_else(place::private_pool_name);
+    let state = root.pool(&name);
     // Whoever opens a file of the state says only what the system said.
     let words = match io.filter(|_| error.chain().count() == 1) {
         Some(io) => format!("the store cannot be read or written: {}", os_words(io)),
         None => format!("{error:#}"),
     };
-    Failure::new("pool-failed", words)
+    Failure::new("pool-failed", words).fact("state", state.display())
 }
 
 /// A private pool's own worker: an agent in the background, found again by its lock.

@@ -28,7 +28,9 @@ fn ours(line: &str) -> Vec<Vec<String>> {
         }
     }
     commands.push(command);
-    let words = commands.iter().filter_map(|command| shlex::split(command));
+    // What stands for an address is read as one.
+    let words =
+        commands.iter().filter_map(|command| shlex::split(&command.replace("HOST:PORT", "head:7700")));
     words.filter(|words| words.first().is_some_and(|word| word == "clusterctl")).collect()
 }
 

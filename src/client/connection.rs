@@ -403,6 +403,10 @@ impl Session {
                 Failure::new("unreachable", format!("cannot reach pool \"{name}\"{place}: {reason}"))
                     .hint(hint)
             }
+            DialError::UnknownHost { .. } => {
+                Failure::new("unreachable", format!("cannot reach pool \"{name}\" at {address}: {error}"))
+                    .hint("is it written as it should be? clusterctl context list")
+            }
             DialError::OtherKey { presented } => {
                 let expected = match &self.target {
                     Target::Remote(_, context) => context.fingerprint(),

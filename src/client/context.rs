@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Failure;
 use crate::core::id::Fingerprint;
+use crate::core::refusal::os_words;
 use crate::net::key::KeyFile;
 use crate::store::place::StateRoot;
 
@@ -59,7 +60,10 @@ impl Config {
         let Some(path) = config_path() else { return Ok(Self::default()) };
         match fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(Failure::new("config", format!("cannot read {}: {error}", path.display()))),
+            Err(error) => {
+                let text = format!("cannot read {}: {}", path.display(), os_words(&error));
+                Err(Failure::new("config", text))
+            }
             Ok(text) => toml::from_str(&text).map_err(|error| {
                 Failure::new("config", format!("cannot read {}", path.display())).fact("at", error)
             }),
@@ -84,12 +88,17 @@ impl Config {
     pub fn save(&self) -> Result<(), Failure> {
         let path = config_path().ok_or_else(|| Failure::new("no-home", "no home directory for this user"))?;
         let directory = path.parent().expect("the configuration lies in a directory");
-        fs::create_dir_all(directory)?;
         let text = toml::to_string(self).map_err(|error| Failure::new("config", error))?;
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        let write = || {
+            fs::create_dir_all(directory)?;
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            file.write_all(text.as_bytes())?;
+            file.persist(&path).map_err(|error| error.error)
+        };
+        let written: std::io::Result<_> = write();
+        written.map(drop).map_err(|error| {
+            Failure::new("config", format!("cannot write {}: {}", path.display(), os_words(&error)))
+        })
     }
 }
 

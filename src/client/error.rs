@@ -7,7 +7,7 @@
 //!     hint: <command to type>
 //! ```
 
-use crate::core::refusal::Refusal;
+use crate::core::refusal::{Refusal, os_words};
 use crate::net::key::KeyError;
 use crate::say::say;
 use crate::schema::types_capnp;
@@ -141,7 +141,7 @@ impl From<wire::WireError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::new("io", error)
+        Self::new("io", os_words(&error))
     }
 }
 

@@ -58,6 +58,9 @@ pub struct BadLabel {
     pub why: &'static str,
 }
 
+/// The label that is always the worker's name.
+pub const NAME: &str = "name";
+
 /// Reads `key=value`; the value may be empty.
 pub fn parse_label(text: &str) -> Result<(String, String), BadLabel> {
     let bad = |why| BadLabel { text: text.to_owned(), why };

@@ -16,9 +16,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal without facts and hint.
+    /// A refusal without facts and hint. Numbers of the operating system's errors are no words.
     pub fn new(code: &str, message: impl std::fmt::Display) -> Self {
-        Self { code: code.to_owned(), message: message.to_string(), facts: Vec::new(), hint: None }
+        let message = without_numbers(&message.to_string());
+        Self { code: code.to_owned(), message, facts: Vec::new(), hint: None }
     }
 
     /// With a command to type.
@@ -34,10 +35,33 @@ impl Refusal {
     }
 }
 
+/// A text without each ` (os error 2)` in it.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once(')').map_or(part, |(_, rest)| rest))
+}
+
 /// What the operating system says, without its number, in lower case.
 pub fn os_words(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
+    let text = without_numbers(&error.to_string());
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operating_systems_numbers_are_not_said() {
+        let error = std::io::Error::from_raw_os_error(2);
+
+        assert_eq!(os_words(&error), "no such file or directory");
+        let chain = format!("cannot make it: {error}: {error}, so there");
+        assert_eq!(
+            Refusal::new("x", chain).message,
+            "cannot make it: No such file or directory: No such file or directory, so there"
+        );
+    }
 }

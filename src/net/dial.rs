@@ -55,6 +55,14 @@ pub enum DialError {
         /// What the operating system says.
         reason: String,
     },
+    /// Nobody knows where that is.
+    #[error("the name {host} does not resolve ({reason})")]
+    UnknownHost {
+        /// As it was given.
+        host: String,
+        /// What the operating system says.
+        reason: String,
+    },
     /// The proxy in between opens no way there.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
@@ -159,7 +167,7 @@ async fn try_tls(
                     unreachable(format!("no answer within {}s", timing.dial_connect.as_secs())).into()
                 );
             }
-            Ok(connected) => connected.map_err(|error| unreachable(os_words(&error)))?,
+            Ok(connected) => connected.map_err(|error| not_connected(address, &error))?,
         },
     };
     tune(&stream).map_err(|error| unreachable(error.to_string()))?;
@@ -174,6 +182,18 @@ async fn try_tls(
         return Err(DialError::NoPool("it speaks another protocol".to_owned()).into());
     }
     Ok(stream)
+}
+
+/// The standard library tells by its words alone that a name was not found.
+fn not_connected(address: &str, error: &io::Error) -> DialError {
+    let reason = os_words(error);
+    match reason.strip_prefix("failed to lookup address information: ") {
+        None => DialError::Unreachable { reason },
+        Some(words) => DialError::UnknownHost {
+            host: address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned(),
+            reason: words.to_lowercase(),
+        },
+    }
 }
 
 /// The key that a server proved.

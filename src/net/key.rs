@@ -11,6 +11,7 @@ use rcgen::PublicKeyData;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::core::id::Fingerprint;
+use crate::core::refusal::os_words;
 
 /// A P-256 key, and a certificate over it that never expires and that nobody signs.
 pub struct KeyPair {
@@ -29,7 +30,7 @@ pub enum KeyError {
     #[error("{path} holds no key: {1}", path = .0.display())]
     Unreadable(PathBuf, String),
     /// The operating system's own.
-    #[error("{path}: {1}", path = .0.display())]
+    #[error("{path}: {words}", path = .0.display(), words = os_words(.1))]
     Io(PathBuf, io::Error),
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows jobs, or what an identity may do.
 
+pub mod address;
 pub mod anteroom;
 pub mod budget;
 pub mod connection;

@@ -53,6 +53,12 @@ impl Token {
         Self { role, pool, id, secret }
     }
 
+    /// The key that this token is for, and another, as far as a token knows keys: by their first half.
+    pub fn tell_apart(&self, presented: &Fingerprint) -> (String, String) {
+        let half = |bytes: &[u8]| format!("sha256:{}…", data_encoding::HEXLOWER.encode(bytes));
+        (half(&self.pool), half(&presented.0[..self.pool.len()]))
+    }
+
     /// Whether a pool's key is the one that this token is for.
     pub fn is_for(&self, pool: &Fingerprint) -> bool {
         pool.0[..16] == self.pool

@@ -112,7 +112,8 @@ impl admin::Server for PoolService {
                 results.get().set_registrar(capnp_rpc::new_client(registrar));
             }
             Err(error) => {
-                wire::refusal::write(&Refusal::new("name-taken", error), results.get().init_refused())
+                let refused = Refusal::new("name-taken", error).hint("--name NAME gives the worker another");
+                wire::refusal::write(&refused, results.get().init_refused());
             }
         }
         Ok(())

@@ -30,15 +30,12 @@ pub struct Copied {
 /// # Errors
 /// When there is no such state, the directory is there, or the disk says no.
 pub fn back_up(state: &Path, to: &Path) -> Result<Copied, StoreError> {
+    let at = |error| StoreError::At(to.to_owned(), error);
     if fs::symlink_metadata(to).is_ok() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!("{} is there already", to.display()),
-        )
-        .into());
+        return Err(at(io::Error::new(io::ErrorKind::AlreadyExists, "it is there already")));
     }
     let partial = beside(to);
-    fs::DirBuilder::new().mode(0o700).create(&partial)?;
+    fs::DirBuilder::new().mode(0o700).create(&partial).map_err(at)?;
     let copied = copy(state, &partial).and_then(|copied| {
         fs::rename(&partial, to)?;
         sync(to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;

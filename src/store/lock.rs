@@ -26,10 +26,12 @@ impl StateLock {
     /// # Errors
     /// `Held`, with the process that has it; or that the directory cannot be made.
     pub fn acquire(directory: &Path) -> Result<Self, StoreError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let at = |error| StoreError::At(directory.to_owned(), error);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(at)?;
         let path = directory.join("lock");
-        let file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let file = options.open(path).map_err(at)?;
         match lock(file) {
             Ok(mut file) => {
                 file.set_len(0)?;
@@ -43,7 +45,7 @@ impl StateLock {
                 let pid = text.trim().parse().unwrap_or(0);
                 Err(StoreError::Held { path: directory.to_owned(), pid })
             }
-            Err((_, error)) => Err(StoreError::Io(error.into())),
+            Err((_, error)) => Err(at(error.into())),
         }
     }
 

@@ -172,6 +172,9 @@ pub enum StoreError {
     /// The operating system's own.
     #[error("the store cannot be read or written: {}", os_words(.0))]
     Io(std::io::Error),
+    /// The same, about a file or directory that somebody has named.
+    #[error("cannot use {}: {}", .0.display(), os_words(.1))]
+    At(PathBuf, std::io::Error),
 }
 
 impl From<rusqlite::Error> for StoreError {

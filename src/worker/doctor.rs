@@ -134,6 +134,9 @@ fn unreachable(address: &str, error: &DialError) -> Check {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let remedy = match error {
         DialError::Proxy(_) => format!("NO_PROXY={host} goes without; --proxy URL goes through another"),
+        DialError::UnknownHost { .. } => {
+            format!("Is {host} written as it should be, and known to this machine? getent hosts {host}")
+        }
         DialError::Unreachable { .. }
         | DialError::OtherKey { .. }
         | DialError::NoPool(_)

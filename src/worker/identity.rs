@@ -15,7 +15,7 @@ use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
 use crate::core::succession::Renewal;
 use crate::net::dial::DialError;
-use crate::net::enrol::{self, EnrolError, Enrolled};
+use crate::net::enrol::{self, EnrolError, Enrolled, TokenRefusal};
 use crate::net::key::{KeyFile, KeyPair};
 use crate::net::keyring::Keyring;
 use crate::net::succession;
@@ -27,6 +27,9 @@ use crate::store::place::StateRoot;
 
 /// Room for `-2` and the like behind a name.
 const SUFFIX_BYTES: usize = 8;
+/// What helps whose name another worker has.
+const ANOTHER_NAME: &str =
+    "--name NAME gives it another, unless the token gives the name: then another token";
 /// In a worker's directory: its key.
 pub(super) const KEY: &str = "key";
 /// In a worker's directory, once a pool has taken its key.
@@ -176,12 +179,14 @@ async fn enrol(
             Err(EnrolError::Refused(why, text)) => {
                 let refused = Refusal::new(why.code(), text).fact("pool", address);
                 let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-                return Err(JoinError::Refused(
-                    refused.hint(format!("on {host}: clusterctl token create --worker")),
-                ));
+                let hint = match why {
+                    TokenRefusal::NameTaken => ANOTHER_NAME.to_owned(),
+                    _ => format!("on {host}: clusterctl token create --worker"),
+                };
+                return Err(JoinError::Refused(refused.hint(hint)));
             }
             Err(EnrolError::Dial(DialError::OtherKey { presented })) => {
-                let expected = data_encoding::HEXLOWER.encode(&token.pool);
+                let (expected, presented) = token.tell_apart(&presented);
                 return Err(JoinError::OtherPool { address: address.to_owned(), expected, presented });
             }
             Err(error) => {
@@ -225,10 +230,7 @@ fn take_home(
                 return Err(JoinError::Refused(Refusal::new("worker-running", text)));
             }
             Err(StoreError::Held { .. }) => {}
-            Err(error) => {
-                let context = format!("cannot use {}", directory.display());
-                return Err(anyhow::Error::new(error).context(context).into());
-            }
+            Err(error) => return Err(anyhow::Error::new(error).into()),
         }
     }
     unreachable!("some name is free")

@@ -66,7 +66,8 @@ impl KnownPools {
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(path.with_extension("lock"))?;
+            .open(path.with_extension("lock"))
+            .with_context(|| format!("cannot use {}", path.display()))?;
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
         let mut pools = Self::read(path)?;
         change(&mut pools);
@@ -81,7 +82,7 @@ impl KnownPools {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            other => other?,
+            other => other.with_context(|| format!("cannot read {}", path.display()))?,
         };
         let table: BTreeMap<String, Entry> =
             toml::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;

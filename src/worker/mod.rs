@@ -34,7 +34,6 @@ pub use self::site::{Met, Site};
 use self::driver::Driver;
 use self::identity::Identity;
 use self::machine::Machine;
-use crate::core::id::Fingerprint;
 use crate::core::membership::SubmitterTrust;
 use crate::core::refusal::Refusal;
 use crate::process::first;
@@ -53,8 +52,8 @@ pub enum JoinError {
         address: String,
         /// What the token knows of its pool's key.
         expected: String,
-        /// The key that answered.
-        presented: Fingerprint,
+        /// The same of the key that answered.
+        presented: String,
     },
     /// Anything else.
     #[error(transparent)]
@@ -67,7 +66,7 @@ pub enum JoinError {
 /// When it cannot join, for good; a pool that is away is waited for.
 pub async fn join(options: JoinOptions) -> Result<Ending, JoinError> {
     check_bash()?;
-    check_root(&options)?;
+    check_root(&options.pool, options.trust, options.jobs_user().1, options.root)?;
     let root =
         StateRoot::find(&Surroundings::of_process(options.state.clone())).map_err(anyhow::Error::from)?;
     let (identity, home) = match &options.pool {
@@ -110,7 +109,7 @@ fn reaper() -> AbortOnDropHandle<()> {
 /// When it cannot join, for good.
 pub async fn admit(options: JoinOptions) -> Result<String, JoinError> {
     check_bash()?;
-    check_root(&options)?;
+    check_root(&options.pool, options.trust, options.jobs_user().1, options.root)?;
     let root =
         StateRoot::find(&Surroundings::of_process(options.state.clone())).map_err(anyhow::Error::from)?;
     match &options.pool {
@@ -127,10 +126,17 @@ fn check_bash() -> Result<(), JoinError> {
 }
 
 /// Jobs of others never run as root unless somebody says so.
-fn check_root(options: &JoinOptions) -> Result<(), JoinError> {
-    let local_owner_only =
-        matches!(options.pool, PoolAddress::Local(_)) && options.trust == SubmitterTrust::OwnerOnly;
-    if options.jobs_user().1 != 0 || options.root == RootJobs::Allowed || local_owner_only {
+///
+/// # Errors
+/// When they would.
+pub fn check_root(
+    pool: &PoolAddress,
+    trust: SubmitterTrust,
+    jobs_uid: u32,
+    root: RootJobs,
+) -> Result<(), JoinError> {
+    let local_owner_only = matches!(pool, PoolAddress::Local(_)) && trust == SubmitterTrust::OwnerOnly;
+    if jobs_uid != 0 || root == RootJobs::Allowed || local_owner_only {
         return Ok(());
     }
     let refused = Refusal::new("root-refused", "a worker does not run jobs as root")

@@ -28,6 +28,7 @@ mod hostile;
 mod hostile_jobs;
 mod matrix;
 mod membership;
+mod mistyped;
 mod nat;
 mod network;
 mod picture;

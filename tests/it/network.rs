@@ -232,6 +232,12 @@ fn a_false_pool_is_refused_before_the_token_leaves() {
     let first = format!("error: {} is not the pool this token is for", false_pool.address);
     assert_eq!(refused.stderr.lines().next(), Some(first.as_str()));
     assert!(refused.stderr.contains("code: key-mismatch"), "{refused:?}");
+    // A token knows half of its pool's key, so that much is shown of both.
+    let key = |name: &str| {
+        let line = refused.stderr.lines().find_map(|line| line.strip_prefix(&format!("  {name}: sha256:")));
+        line.unwrap().to_owned()
+    };
+    assert_eq!((key("expected").len(), key("presented").len()), (32 + "…".len(), 32 + "…".len()));
 
     let worker_token = real.token("--worker");
     let home = false_pool.site.home("w1");

@@ -265,6 +265,9 @@ fn what_would_not_work_as_a_service_is_refused_before_anything_is_written() {
     if nix::unistd::Uid::current().is_root() {
         let root = home.run(&program(), &["worker", "install", "head:7700", "--user"]);
         assert!(root.stderr.contains("root-refused") && root.stderr.contains("--run-as USER"), "{root:?}");
+        // Nor is a unit shown that could not start.
+        let shown = home.run(&program(), &["worker", "install", "head:7700", "--user", "--print"]);
+        assert!(shown.stderr.contains("root-refused") && shown.stdout.is_empty(), "{shown:?}");
     } else {
         skipped("that a worker of root's is not installed without --run-as or --allow-root (needs root)");
     }

@@ -12,17 +12,24 @@ use super::{tell_done, trust};
 use crate::core::access::Role;
 use crate::core::id::Name;
 use crate::core::pool::NameChoice;
+use crate::core::refusal::os_words;
 use crate::core::timing::Timing;
+use crate::net::address;
 use crate::net::dial::{DialError, Route};
-use crate::net::enrol::{EnrolError, Enrolled, enrol};
+use crate::net::enrol::{EnrolError, Enrolled, TokenRefusal, enrol};
 use crate::net::proxy::Proxies;
 use crate::net::token::Token;
 use crate::process::facts;
 use crate::say::tell;
+use crate::store::lock::StateLock;
 use crate::store::place::StateRoot;
 
 /// The private pool, where a context is named.
 pub(super) const LOCAL: &str = "local";
+
+/// What helps whose name another client has.
+const ANOTHER_NAME: &str =
+    "--as NAME gives this key another, unless the token gives the name: then another token";
 
 /// What can be done with contexts.
 #[derive(Subcommand, Clone, Debug)]
@@ -32,6 +39,7 @@ pub enum ContextAction {
         /// As it is called here
         name: Name,
         /// Where it is, as head:7700
+        #[arg(value_parser = address::dialled)]
         address: String,
         /// A client's token: the word itself, - for standard input, or @FILE
         #[arg(long, env = "CLUSTERCTL_TOKEN", hide_env_values = true)]
@@ -129,12 +137,16 @@ pub(super) fn no_such_context(name: &str) -> Failure {
 /// When it cannot be read, or is none.
 pub fn read_token(text: &str) -> Result<Token, Failure> {
     let text = match text.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| Failure::new("input-missing", format!("cannot read {path}: {error}")))?,
+        Some(path) => std::fs::read_to_string(path).map_err(|error| unread(path, &error))?,
         None if text == "-" => std::io::read_to_string(std::io::stdin())?,
         None => text.to_owned(),
     };
     text.parse().map_err(|bad| Failure::new("auth-token-invalid", bad))
+}
+
+fn unread(path: &str, error: &std::io::Error) -> Failure {
+    Failure::new("input-missing", format!("cannot read {path}: {}", os_words(error)))
+        .hint("--token @FILE reads the token from a file, --token - from standard input")
 }
 
 async fn add(
@@ -178,26 +190,37 @@ async fn add(
 
 fn failure(error: EnrolError, address: &str, token: &Token) -> Failure {
     match error {
-        EnrolError::Refused(why, text) => Failure::new(why.code(), text)
-            .fact("pool", address)
-            .hint(format!("on {}: clusterctl token create --client", host_of(address))),
+        EnrolError::Refused(why, text) => {
+            let hint = match why {
+                TokenRefusal::NameTaken => ANOTHER_NAME.to_owned(),
+                _ => format!("on {}: clusterctl token create --client", host_of(address)),
+            };
+            Failure::new(why.code(), text).fact("pool", address).hint(hint)
+        }
         EnrolError::Dial(DialError::OtherKey { presented }) => {
+            let (expected, presented) = token.tell_apart(&presented);
             Failure::new("key-mismatch", format!("{address} is not the pool this token is for"))
-                .fact("expected", format!("sha256:{}…", data_encoding::HEXLOWER.encode(&token.pool)))
+                .fact("expected", expected)
                 .fact("presented", presented)
         }
         error => Failure::new("unreachable", format!("cannot reach {address}: {error}")),
     }
 }
 
-/// Remembers a pool of this user on this machine; it becomes the current one if there was none.
+/// Remembers a pool of this user on this machine; it becomes the current one if there was none. Of another one of that
+/// name, which does not run, it takes the place: with where that lies.
 ///
 /// # Errors
-/// When the configuration cannot be written, or a pool elsewhere is known by that name.
-pub fn remember_local(name: &Name, state: PathBuf) -> Result<(), Failure> {
+/// When the configuration cannot be written, or another pool is known by that name, elsewhere or running.
+pub fn remember_local(name: &Name, state: PathBuf) -> Result<Option<PathBuf>, Failure> {
     let mut config = Config::load()?;
-    if config.contexts.get(name.as_str()).is_some_and(|known| known.address.is_some()) {
-        return Err(Failure::new("config", format!("another pool is known here as \"{name}\"")));
+    let known = config.contexts.get(name.as_str());
+    let before = known.and_then(|known| known.state.clone()).filter(|before| *before != state);
+    let is_elsewhere = known.is_some_and(|known| known.address.is_some());
+    if is_elsewhere || before.as_ref().is_some_and(|before| StateLock::is_held(before)) {
+        let place = known.map(place).unwrap_or_default();
+        return Err(Failure::new("config", format!("\"{name}\" goes on to mean the pool at {place} here"))
+            .hint("to have a context of this one, serve it by another --name"));
     }
     let context = Context { address: None, key: None, state: Some(state) };
     let known = config.contexts.insert(name.as_str().to_owned(), context.clone());
@@ -205,7 +228,16 @@ pub fn remember_local(name: &Name, state: PathBuf) -> Result<(), Failure> {
     if first {
         config.current = Some(name.as_str().to_owned());
     }
-    if first || known != Some(context) { config.save() } else { Ok(()) }
+    if first || known != Some(context) {
+        config.save()?;
+    }
+    Ok(before)
+}
+
+/// Where a pool is, as people read it.
+fn place(context: &Context) -> String {
+    let state = || context.state.as_ref().map(|state| state.display().to_string());
+    context.address.clone().or_else(state).unwrap_or_default()
 }
 
 fn list(config: &Config, manner: Manner) {
@@ -214,13 +246,12 @@ fn list(config: &Config, manner: Manner) {
         "the private pool on this machine".to_owned(),
         config.current.is_none(),
     ))
-    .chain(config.contexts.iter().map(|(name, context)| {
-        let place = context
-            .address
-            .clone()
-            .or_else(|| context.state.as_ref().map(|state| state.display().to_string()));
-        (name.clone(), place.unwrap_or_default(), config.current.as_ref() == Some(name))
-    }))
+    .chain(
+        config
+            .contexts
+            .iter()
+            .map(|(name, context)| (name.clone(), place(context), config.current.as_ref() == Some(name))),
+    )
     .collect();
     match manner.format {
         Format::Human => {

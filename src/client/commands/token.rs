@@ -10,7 +10,7 @@ use super::super::{Manner, duration, render};
 use super::{tell_done, tell_list};
 use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
 use crate::core::id::Name;
-use crate::core::label::parse_label;
+use crate::core::label::{self, Labels, parse_label};
 use crate::process::clock;
 use crate::wire;
 
@@ -92,16 +92,30 @@ pub async fn token(session: &mut Session, action: &TokenAction, manner: Manner) 
 }
 
 fn wish(args: &CreateArgs) -> Result<TokenWish, Failure> {
-    let usage = |error: String| Failure::new("usage", error);
-    let labels = args.label.iter().map(|text| parse_label(text).map_err(|bad| usage(bad.to_string())));
     Ok(TokenWish {
         role: if args.worker { Role::Worker } else { Role::Client },
         name: args.name.clone(),
         owner: args.owner.clone(),
-        labels: labels.collect::<Result<_, _>>()?,
+        labels: labels_of_worker(&args.label)?,
         uses: Some(args.uses),
         ttl: args.ttl,
     })
+}
+
+/// What `--label` says of a worker. Its name is a label, too, and never one of these.
+///
+/// # Errors
+/// When one of them is no label, or is the name.
+pub fn labels_of_worker(given: &[String]) -> Result<Labels, Failure> {
+    let read = |text: &String| match parse_label(text) {
+        Err(bad) => Err(Failure::new("usage", bad)),
+        Ok((key, value)) if key == label::NAME => {
+            let text = "the label \"name\" is always the worker's name";
+            Err(Failure::new("usage", text).hint(format!("--name {value}")))
+        }
+        Ok(label) => Ok(label),
+    };
+    given.iter().map(read).collect()
 }
 
 /// Makes a token.
@@ -149,4 +163,20 @@ fn list(tokens: &[TokenInfo], manner: Manner) {
         crate::say::result(format_args!("{}", render::table(&header, tokens.iter().map(row).collect())));
     };
     tell_list(manner, tokens, |token| token.id.to_string(), people, json);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workers_name_is_given_by_name_and_by_no_label() {
+        let refused = |label: &str| labels_of_worker(&[label.to_owned()]).unwrap_err();
+
+        let name = refused("name=n7");
+        assert_eq!(name.refusal.message, "the label \"name\" is always the worker's name");
+        assert_eq!((name.refusal.hint.as_deref(), name.exit), (Some("--name n7"), 2));
+        assert!(refused("gpu").refusal.message.contains("there is no ="));
+        assert_eq!(labels_of_worker(&["names=x".to_owned()]).unwrap().len(), 1);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::core::id::{ConnectionId, TaskId};
-use crate::core::label::Labels;
+use crate::core::label::{self, Labels};
 use crate::core::membership::Tenure;
 use crate::core::record::{Validity, WorkerState};
 use crate::core::time::Timestamp;
@@ -108,7 +108,7 @@ impl Worker {
     pub fn labels(&self) -> Labels {
         let mut labels = self.state.facts.as_ref().map(|facts| facts.labels.clone()).unwrap_or_default();
         labels.extend(self.state.bound.iter().map(|(key, value)| (key.clone(), value.clone())));
-        labels.insert("name".to_owned(), self.state.name.clone());
+        labels.insert(label::NAME.to_owned(), self.state.name.clone());
         labels
     }
 
