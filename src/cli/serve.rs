@@ -21,6 +21,7 @@ use crate::core::id::Name;
 use crate::core::label::Labels;
 use crate::core::limits;
 use crate::core::refusal::os_words;
+use crate::core::size::size;
 use crate::net::address::{self, PORT};
 use crate::pool::{Mode, Opened, ServeOptions, Serving};
 use crate::process::{detach, facts, listeners};
@@ -35,6 +36,8 @@ pub(super) const HANDOVER: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How often to look whether it has left.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// A limit below this is a mistake: most likely its unit is missing.
+const SIZE_BYTES_MIN: u64 = 1 << 20;
 /// The lines for others hold tokens that count so long.
 const READY_TOKENS: Duration = Duration::from_secs(3600);
 /// What kills a private pool's worker may do so again.
@@ -371,20 +374,28 @@ fn reached_at(listening: &str, hostname: &str) -> String {
     }
 }
 
-/// Reads `20G`, `512M`, `1024`.
+/// Reads `20G`, `512M` and the like, for what is measured in megabytes at least.
 fn parse_size(text: &str) -> Result<u64, String> {
     let bad = || format!("\"{text}\" is no size; write 512M or 20G");
+    let bytes = bytes_of(text).ok_or_else(bad)?;
+    if bytes >= SIZE_BYTES_MIN {
+        return Ok(bytes);
+    }
+    Err(format!("\"{text}\" is {} and at least 1M has to be; units are K, M, G and T, as 20G", size(bytes)))
+}
+
+fn bytes_of(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let number: u64 = digits.parse().ok()?;
     let shift = match &text[digits.len()..] {
         "" | "B" => 0,
         "K" | "KiB" => 10,
         "M" | "MiB" => 20,
         "G" | "GiB" => 30,
         "T" | "TiB" => 40,
-        _ => return Err(bad()),
+        _ => return None,
     };
-    number.checked_mul(1 << shift).ok_or_else(bad)
+    number.checked_mul(1 << shift)
 }
 
 /// The log of a private pool's own worker.
@@ -408,7 +419,9 @@ mod tests {
     fn sizes_are_read_as_people_write_them() {
         assert_eq!(parse_size("20G"), Ok(20 << 30));
         assert_eq!(parse_size("512MiB"), Ok(512 << 20));
-        assert_eq!(parse_size("7"), Ok(7));
+        assert_eq!(parse_size("1048576"), Ok(1 << 20));
+        let small = "\"3\" is 3 B and at least 1M has to be; units are K, M, G and T, as 20G";
+        assert_eq!(parse_size("3"), Err(small.to_owned()));
         for bad in ["", "G", "1X", "-1", "99999999999T"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
