@@ -324,6 +324,8 @@ struct WorkerInfo {
   # Of its key, 32 bytes; empty: it is one of the pool's own machine.
   ephemeral @11 :Bool;
   # It is forgotten ten minutes after it left, when it holds nothing.
+  sharesState @12 :Bool;
+  # Its jobs run on the pool's machine, as the pool's user or as root: they can read the pool's state.
 }
 
 enum WorkerState {

@@ -55,6 +55,15 @@ pub enum SubmitterTrust {
     Everybody,
 }
 
+/// Whether the jobs of a worker can read its pool's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// They run on the pool's machine, as the pool's user or as root.
+    Shares,
+    /// They do not.
+    Apart,
+}
+
 /// What one executor has, as its agent tells the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {

@@ -6,7 +6,7 @@
 use super::id::{Fingerprint, JobId, TaskId};
 use super::job::JobSpec;
 use super::label::Labels;
-use super::membership::Tenure;
+use super::membership::{Sharing, Tenure};
 use super::outcome::{Cancel, Outcome, Usage};
 use super::output::OutputTotals;
 use super::space::Space;
@@ -269,6 +269,8 @@ pub struct WorkerInfo {
     pub tasks: Vec<TaskId>,
     /// Takes only this owner's jobs.
     pub only_owner: Option<String>,
+    /// Whether its jobs can read the pool's state.
+    pub sharing: Sharing,
     /// Since when it belongs to the pool.
     pub joined: WallTime,
     /// Its key; none for a local worker.

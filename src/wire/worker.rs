@@ -7,7 +7,7 @@ use crate::core::id::{Fence, Fingerprint, Incarnation, JobId};
 use crate::core::job::JobSpec;
 use crate::core::limits;
 use crate::core::membership::{
-    Carried, Facts, Registered, Report, Start, StartOrder, SubmitterTrust, Tenure,
+    Carried, Facts, Registered, Report, Sharing, Start, StartOrder, SubmitterTrust, Tenure,
 };
 use crate::core::outcome::Cancel;
 use crate::core::time::WallTime;
@@ -290,6 +290,7 @@ pub fn write_info(info: &WorkerInfo, mut to: worker_info::Builder<'_>) {
     to.set_joined_ms(info.joined.0);
     to.set_fingerprint(info.fingerprint.as_ref().map_or(&[][..], |key| &key.0[..]));
     to.set_ephemeral(info.tenure == Tenure::Ephemeral);
+    to.set_shares_state(info.sharing == Sharing::Shares);
 }
 
 /// Writes what is seen of workers into a list of as many.
@@ -332,6 +333,7 @@ pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError>
         seen: text::duration(from.get_seen_ms()),
         tasks: tasks.iter().map(fence::read_task).collect(),
         only_owner: text::read_optional(from.get_only_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
+        sharing: if from.get_shares_state() { Sharing::Shares } else { Sharing::Apart },
         joined: WallTime(from.get_joined_ms()),
         tenure: tenure(from.get_ephemeral()),
         fingerprint: match from.get_fingerprint()? {
@@ -396,6 +398,7 @@ mod tests {
             seen: None,
             tasks: Vec::new(),
             only_owner: None,
+            sharing: Sharing::Apart,
             joined: WallTime(0),
             fingerprint: None,
             tenure: Tenure::Lasting,

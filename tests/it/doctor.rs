@@ -79,7 +79,7 @@ fn a_client_that_is_well_is_told_so_by_one_line_a_check() {
     assert_eq!(line(&done, "auth"), "ok auth known to the pool as ann (jobs of ann)");
     assert_eq!(line(&done, "workers"), "ok workers 1 ready");
     // All of these run on one machine, and the fixture's workers take everybody's jobs.
-    assert_begins(&line(&done, "isolation"), "warn isolation w1 is on the pool's machine");
+    assert_begins(&line(&done, "isolation"), "warn isolation jobs of anybody on w1 can read the pool's keys");
     assert_eq!(done.code, 0, "{done:?}");
     let quiet = ann.run(["doctor", "-q"]);
     assert_eq!(quiet.stdout.lines().count(), 1, "{quiet:?}");

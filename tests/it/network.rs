@@ -380,6 +380,9 @@ fn a_worker_that_root_starts_runs_no_job_as_root_unless_it_is_told_to() {
     assert_eq!((nobody.code, nobody.stderr.contains("there is no user \"no-such-user\"")), (2, true));
     let told = cluster.operator.run(["run", "id -un; id -Gn; echo $USER $LOGNAME; stat -c %U ."]).ok();
     assert_eq!(told, "nobody\nnogroup\nnobody nobody\nnobody\n");
+    // It takes everybody's jobs, on the pool's machine, and these get at nothing of the pool.
+    let doctor = cluster.operator.run(["doctor"]).stdout;
+    assert!(doctor.contains("ok    isolation  no worker is known to run as the pool's user"), "{doctor}");
 }
 
 #[test]

@@ -11,11 +11,11 @@ use super::super::error::Failure;
 use super::super::{Format, Manner, Verbosity, private_pool};
 use super::{pool, workers};
 use crate::core::checkup::machine::{self, BashFor};
-use crate::core::checkup::pool::{PoolMachine, Way, disk, isolation, output, reached};
+use crate::core::checkup::pool::{Way, disk, isolation, output, reached};
 use crate::core::checkup::{self, Check, Verdict};
 use crate::net::dial;
 use crate::net::proxy::Proxies;
-use crate::process::{facts, inspect};
+use crate::process::inspect;
 use crate::say::tell;
 use crate::store::place::{self, StateRoot, Surroundings};
 
@@ -122,21 +122,16 @@ async fn ask(session: &mut Session, way: &Way) -> Vec<Check> {
         Err(failure) => return vec![Check::refused("network", &failure.refusal)],
     };
     let mut checks = vec![reached(way, began.elapsed())];
-    let mut machine = PoolMachine::Elsewhere;
-    let host = facts::hostname();
     if let Some(welcome) = session.welcome() {
         let words = format!("known to the pool as {} (jobs of {})", welcome.you, welcome.owner);
         checks.push(Check::ok("auth", words));
-        if welcome.boot_id == facts::boot_id() {
-            machine = PoolMachine::Ours(&host);
-        }
     }
     checks.push(output(&status));
     checks.push(disk(&status));
     match workers::all(session).await {
         Ok(workers) => {
             checks.extend(checkup::pool::workers(&workers));
-            checks.extend(isolation(&workers, machine));
+            checks.extend(isolation(&workers));
         }
         Err(failure) => checks.push(Check::refused("workers", &failure.refusal)),
     }

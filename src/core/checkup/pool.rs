@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Check;
+use crate::core::membership::Sharing;
 use crate::core::size::size;
 use crate::core::space::{Space, low};
 use crate::core::view::{PoolStatus, WorkerInfo, WorkerState};
@@ -131,36 +132,19 @@ pub fn workers(workers: &[WorkerInfo]) -> Vec<Check> {
     checks
 }
 
-/// The machine of a pool, as far as whoever asks knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolMachine<'a> {
-    /// The one that we are on, of this name.
-    Ours(&'a str),
-    /// Another one.
-    Elsewhere,
-}
-
 /// Whether jobs of anybody could read a pool's keys and output: those on a worker of the pool's own user, on its machine.
-pub fn isolation(workers: &[WorkerInfo], machine: PoolMachine<'_>) -> Vec<Check> {
+pub fn isolation(workers: &[WorkerInfo]) -> Vec<Check> {
     let remedy = "Start it as another user (--run-as USER), or without --trust-submitters";
     let mut checks: Vec<Check> = workers
         .iter()
         .filter(|worker| worker.only_owner.is_none() && worker.state != WorkerState::Away)
-        .filter_map(|worker| {
-            let name = &worker.name;
-            // Who comes by the socket is of the pool's own user.
-            if worker.fingerprint.is_none() {
-                let words = format!("jobs of anybody on {name} can read the pool's keys: it runs as the pool's user");
-                return Some(Check::warn("isolation", words, remedy));
-            }
-            let host = worker.labels.get("hostname").map(String::as_str);
-            if host.is_some_and(|host| machine == PoolMachine::Ours(host)) {
-                let words = format!(
-                    "{name} is on the pool's machine and takes everybody's jobs: as the pool's user they could read its keys"
-                );
-                return Some(Check::warn("isolation", words, remedy));
-            }
-            None
+        .filter(|worker| worker.sharing == Sharing::Shares)
+        .map(|worker| {
+            let words = format!(
+                "jobs of anybody on {} can read the pool's keys: they run on its machine, as its user or as root",
+                worker.name
+            );
+            Check::warn("isolation", words, remedy)
         })
         .take(NAMED_MAX)
         .collect();
@@ -176,16 +160,7 @@ pub fn isolation(workers: &[WorkerInfo], machine: PoolMachine<'_>) -> Vec<Check>
     checks
 }
 
-/// Whether a worker started here would share machine and user with its pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// It would.
-    Shares,
-    /// It would not.
-    Apart,
-}
-
-/// What a worker's jobs could read of its pool.
+/// What the jobs of a worker that is started here could read of its pool.
 pub fn beside(pool: &str, sharing: Sharing) -> Check {
     match sharing {
         Sharing::Apart => {
@@ -228,6 +203,7 @@ mod tests {
             seen: Some(Duration::from_secs(250)),
             tasks: Vec::new(),
             only_owner: None,
+            sharing: Sharing::Apart,
             joined: WallTime(0),
             fingerprint: Some(Fingerprint([1; 32])),
             tenure: Tenure::Lasting,
@@ -308,16 +284,15 @@ mod tests {
 
     #[test]
     fn a_worker_whose_jobs_can_read_the_pools_state_warns() {
-        let far = worker("n1", WorkerState::Ready);
-        let local = WorkerInfo { fingerprint: None, ..far.clone() };
-        let careful = WorkerInfo { only_owner: Some("ann".into()), ..local.clone() };
-        let of = |worker: &WorkerInfo, machine| worst(&isolation(std::slice::from_ref(worker), machine));
+        // By the socket, and its jobs run as somebody else: --run-as.
+        let apart = WorkerInfo { fingerprint: None, ..worker("n1", WorkerState::Ready) };
+        let shares = WorkerInfo { sharing: Sharing::Shares, ..apart.clone() };
+        let careful = WorkerInfo { only_owner: Some("ann".into()), ..shares.clone() };
+        let away = WorkerInfo { state: WorkerState::Away, ..shares.clone() };
+        let of = |worker: &WorkerInfo| worst(&isolation(std::slice::from_ref(worker)));
 
-        assert_eq!(of(&far, PoolMachine::Elsewhere), Verdict::Ok);
-        assert_eq!(of(&far, PoolMachine::Ours("laptop")), Verdict::Ok);
-        assert_eq!(of(&far, PoolMachine::Ours("head")), Verdict::Warn);
-        assert_eq!(of(&local, PoolMachine::Elsewhere), Verdict::Warn);
-        assert_eq!(of(&careful, PoolMachine::Ours("head")), Verdict::Ok);
+        assert_eq!([of(&apart), of(&shares)], [Verdict::Ok, Verdict::Warn]);
+        assert_eq!([of(&careful), of(&away)], [Verdict::Ok, Verdict::Ok]);
         assert_eq!(beside("lab", Sharing::Shares).verdict, Verdict::Warn);
         assert_eq!(beside("lab", Sharing::Apart).verdict, Verdict::Ok);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::core::attempt::AttemptEnd;
 use crate::core::audit::AuditKind;
 use crate::core::id::{ConnectionId, Fence, Incarnation, TaskId, WorkerId};
-use crate::core::membership::{Carried, Facts, Registered, Report, SubmitterTrust};
+use crate::core::membership::{Carried, Facts, Registered, Report, Sharing, SubmitterTrust};
 use crate::core::outcome::Outcome;
 use crate::core::record::{PutBack, Record, TaskEnded, Validity};
 use crate::core::time::Now;
@@ -20,6 +20,9 @@ use super::draining::DRAINED;
 use super::job::Phase;
 use super::worker::{Hearing, Intake};
 use super::{Pool, Viewer};
+
+/// The user id of root, who reads everything on a machine.
+const ROOT: u32 = 0;
 
 /// Why a registration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,9 +135,11 @@ impl Pool {
     }
 
     fn connect(&mut self, now: Now, id: WorkerId, connection: ConnectionId, facts: &Facts) {
-        let shares_host = facts.boot_id == self.host.boot_id && facts.uid == self.host.uid;
+        let shares_host = facts.boot_id == self.host.boot_id;
+        let shares_user = shares_host && facts.uid == self.host.uid;
+        let is_read = shares_user || (shares_host && facts.uid == ROOT);
         let only_owner =
-            (shares_host && facts.trust == SubmitterTrust::OwnerOnly).then(|| self.host.owner.clone());
+            (shares_user && facts.trust == SubmitterTrust::OwnerOnly).then(|| self.host.owner.clone());
         let over = now.at + self.timing.over_after(self.timing.lease);
         let worker = self.workers.get_mut(&id).expect("a registering worker is known");
         let replaced = worker.connection.replace(connection);
@@ -144,6 +149,7 @@ impl Pool {
         worker.intake = Intake::Open;
         worker.full = None;
         worker.only_owner = only_owner;
+        worker.sharing = if is_read { Sharing::Shares } else { Sharing::Apart };
         if let Some(old) = replaced.filter(|&old| old != connection) {
             self.connections.remove(&old);
             self.turn.act(Effect::Cut(old));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::id::{ConnectionId, TaskId};
 use crate::core::label::{self, Labels};
-use crate::core::membership::Tenure;
+use crate::core::membership::{Sharing, Tenure};
 use crate::core::record::{Validity, WorkerState};
 use crate::core::time::Timestamp;
 use crate::core::view;
@@ -28,6 +28,8 @@ pub struct Worker {
     /// When what it has is ended, if it is drained until then.
     pub(super) evicts_at: Option<Timestamp>,
     pub(super) only_owner: Option<String>,
+    /// Whether its jobs can read the state of the pool.
+    pub(super) sharing: Sharing,
     /// When to look again for what waits there for too long.
     pub(super) recalls_at: Option<Timestamp>,
     /// When to look whether it is still gone, if it is to be forgotten then.
@@ -68,6 +70,7 @@ impl Worker {
             full: None,
             evicts_at: None,
             only_owner: None,
+            sharing: Sharing::Apart,
             recalls_at: None,
             forgets_at: None,
             active: BTreeSet::new(),
@@ -137,6 +140,7 @@ impl Worker {
             seen: self.heard.map(|heard| now.since(heard)),
             tasks: self.active.iter().copied().take(crate::core::limits::PAGE_MAX).collect(),
             only_owner: self.only_owner.clone(),
+            sharing: self.sharing,
             joined: self.state.joined,
             fingerprint: self.state.key,
             tenure: self.tenure(),

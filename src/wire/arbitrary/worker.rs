@@ -13,7 +13,7 @@ use super::{
 };
 use crate::core::attempt::{FromExecutor, Held, Launch, ToExecutor};
 use crate::core::id::Fence;
-use crate::core::membership::{Carried, Facts, Registered, Report, Start, SubmitterTrust, Tenure};
+use crate::core::membership::{Carried, Facts, Registered, Report, Sharing, Start, SubmitterTrust, Tenure};
 use crate::core::outcome::Cancel;
 use crate::core::time::Timestamp;
 use crate::core::view::{WorkerInfo, WorkerState};
@@ -87,10 +87,11 @@ prop_compose! {
         (memory_bytes, seen, tasks) in (any::<u64>(), option::of(milliseconds()), vec(task_id(), 0..4)),
         (only_owner, joined, fingerprint) in (option::of(some_text()), moment(), option::of(fingerprint())),
         tenure in select(vec![Tenure::Lasting, Tenure::Ephemeral]),
+        sharing in select(vec![Sharing::Shares, Sharing::Apart]),
     ) -> WorkerInfo {
         WorkerInfo {
             name, state, slots, used, labels, memory_bytes, seen, tasks, only_owner, joined, fingerprint,
-            tenure,
+            tenure, sharing,
         }
     }
 }

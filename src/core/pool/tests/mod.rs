@@ -20,7 +20,7 @@ use crate::core::audit::{AuditEntry, AuditKind};
 use crate::core::id::{Incarnation, JobNonce, Name, TaskId};
 use crate::core::job::{Array, JobSpec};
 use crate::core::label::{Constraint, Labels};
-use crate::core::membership::{Carried, Facts, Report, SubmitterTrust, Tenure};
+use crate::core::membership::{Carried, Facts, Report, Sharing, SubmitterTrust, Tenure};
 use crate::core::outcome::{Cancel, Outcome, Usage};
 use crate::core::output::OutputTotals;
 use crate::core::record::HistoryItem;

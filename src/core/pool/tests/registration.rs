@@ -259,3 +259,22 @@ fn a_task_that_has_taken_its_worker_down_three_times_is_given_to_no_other() {
     });
     assert_eq!(ended, Some(Outcome::Quarantined));
 }
+
+#[test]
+fn jobs_that_run_on_the_pools_machine_as_its_user_or_as_root_can_read_its_state_and_no_others() {
+    let host = Host { boot_id: "boot".into(), uid: 1000, owner: "ann".into() };
+    let mut world = World::new();
+    world.pool = Pool::new(Timing::default(), host);
+    world.pool.start(world.now, Epoch(1));
+    for (n, (boot_id, uid)) in (1..).zip([("boot", 1000), ("boot", 0), ("boot", 65_534), ("other", 1000)]) {
+        let (id, connection) = world.join(&format!("w{n}"), 1);
+        world.pool.handle_disconnected(connection);
+        let said = Facts { boot_id: boot_id.into(), uid, ..facts(1, 1, 2) };
+        world.pool.register(world.now, id, ConnectionId(50 + n), said, Vec::new()).unwrap();
+    }
+
+    let page = world.pool.worker_page(world.now, &Viewer::admin("ann"), "", 9);
+
+    let shown: Vec<Sharing> = page.workers.iter().map(|worker| worker.sharing).collect();
+    assert_eq!(shown, [Sharing::Shares, Sharing::Shares, Sharing::Apart, Sharing::Apart]);
+}
