@@ -262,7 +262,7 @@ pub fn workers(workers: &[WorkerInfo]) -> String {
             or_dash(format!("{}/{}", worker.used, worker.slots)),
             or_dash(format!("{:.1}G", worker.memory_bytes as f64 / f64::from(1 << 30))),
             or_dash(labels.join(" ")),
-            worker.seen.map_or("-".to_owned(), |seen| {
+            worker.seen.map_or("not since the pool started".to_owned(), |seen| {
                 WallTime(0).ago(WallTime(i64::try_from(seen.as_millis()).unwrap_or(0)))
             }),
         ]
@@ -305,6 +305,33 @@ mod tests {
             assert!(styled.contains('\u{1b}'));
             assert_eq!(anstream::adapter::strip_str(&styled).to_string(), prompt);
         }
+    }
+
+    #[test]
+    fn a_worker_that_is_not_back_since_the_pool_started_is_told_to_be_so() {
+        use crate::core::membership::{Sharing, Tenure};
+        let back = WorkerInfo {
+            name: "n1".into(),
+            state: WorkerState::Ready,
+            slots: 2,
+            used: 0,
+            labels: [("gpu".into(), "a100".into())].into(),
+            memory_bytes: 3 << 30,
+            seen: Some(Duration::from_secs(4)),
+            tasks: Vec::new(),
+            only_owner: None,
+            sharing: Sharing::Apart,
+            joined: WallTime(0),
+            fingerprint: None,
+            tenure: Tenure::Lasting,
+        };
+        let away = WorkerInfo { name: "n2".into(), state: WorkerState::Away, seen: None, ..back.clone() };
+
+        insta::assert_snapshot!(workers(&[back, away]), @"
+        NAME  STATE  SLOTS  MEM   LABELS    SEEN
+        n1    ready  0/2    3.0G  gpu=a100  4s ago
+        n2    away   -      -     -         not since the pool started
+        ");
     }
 
     #[test]
