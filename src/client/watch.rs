@@ -26,6 +26,10 @@ use crate::say::{STDOUT_CLOSED, say, sentence, tell};
 const WAITING_AFTER: Duration = Duration::from_millis(500);
 /// And so long after that, and after each time, once more: what it waits for may have changed.
 const WAITING_AGAIN: Duration = Duration::from_millis(2500);
+/// Where standard error is no terminal, one line that stays says that no worker can run it, after so long;
+const UNPLACEABLE_TOLD_AFTER: Duration = Duration::from_secs(3);
+/// and that all are busy, or the like, after so long.
+const WAITING_TOLD_AFTER: Duration = Duration::from_secs(30);
 /// A cancel that a closed standard output asks for is given so long to reach the pool.
 const LAST_CANCEL: Duration = Duration::from_secs(10);
 
@@ -155,7 +159,8 @@ impl Watch {
     /// # Errors
     /// When the job cannot be followed.
     pub async fn to_end(&mut self, session: &mut Session, hand: &mut Hand) -> Result<Ended, Failure> {
-        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + WAITING_AFTER, WAITING_AGAIN);
+        let began = tokio::time::Instant::now();
+        let mut look = tokio::time::interval_at(began + WAITING_AFTER, WAITING_AGAIN);
         let ended = loop {
             let event = tokio::select! {
                 biased;
@@ -176,7 +181,7 @@ impl Watch {
                     }
                 }
                 Event::Hand(Sign::Terminate) => self.cancel(session, Cancel::Terminate),
-                Event::StillWaiting => self.tell_of_waiting(session).await,
+                Event::StillWaiting => self.tell_of_waiting(session, began.elapsed()).await,
                 Event::Cancelled(done) => done?,
             }
         };
@@ -347,15 +352,22 @@ impl Watch {
     fn interrupted(&mut self, session: &Session) -> bool {
         self.interrupts += 1;
         if self.interrupts == INTERRUPTS_MAX {
-            if !self.cancels.is_empty() && self.manner.speaks() {
-                say!("  the pool has not answered: {} may go on", self.subject.id);
+            if self.manner.speaks() {
+                match self.cancels.is_empty() {
+                    true => say!("  {} is cancelled, and ends when its worker hears of it", self.subject.id),
+                    false => say!("  the pool has not answered: {} may go on", self.subject.id),
+                }
             }
             return false;
         }
         // What has not started is gone at once, and says so by its end.
         let runs = matches!(self.waiting, Waiting::Over);
-        if self.interrupts == 1 && runs && self.manner.speaks() && std::io::stderr().is_terminal() {
-            say!("  cancelling {} (Ctrl-C again to kill)", self.subject.id);
+        if runs && self.manner.speaks() && std::io::stderr().is_terminal() {
+            match self.interrupts {
+                1 => say!("  cancelling {} (Ctrl-C again to kill)", self.subject.id),
+                // Where its worker is silent that may never be heard.
+                _ => say!("  killing {} (Ctrl-C again to leave it)", self.subject.id),
+            }
         }
         self.cancel(session, if self.interrupts == 1 { Cancel::Interrupt } else { Cancel::Kill });
         true
@@ -374,11 +386,14 @@ impl Watch {
         matches!(self.waiting, Waiting::Untold | Waiting::Transient)
             && self.manner.speaks()
             && self.progress.is_none()
-            && std::io::stderr().is_terminal()
     }
 
-    /// After half a second without a sign: why it does not run.
-    async fn tell_of_waiting(&mut self, session: &mut Session) {
+    /// After half a second without a sign: why it does not run. What is no terminal is told later, and once.
+    async fn tell_of_waiting(&mut self, session: &mut Session, waited: Duration) {
+        let is_terminal = std::io::stderr().is_terminal();
+        if !is_terminal && waited < UNPLACEABLE_TOLD_AFTER {
+            return;
+        }
         // The pool may be away: then there is nothing to tell.
         let Ok(Ok(why)) =
             tokio::time::timeout(WAITING_AFTER, jobs::ask_why(session, self.subject.id, self.subject.first))
@@ -387,6 +402,13 @@ impl Watch {
             return;
         };
         if why.state != TaskState::Queued {
+            return;
+        }
+        if !is_terminal {
+            if let Some(reason) = lasting(&why, waited) {
+                say!("{} queued · {reason}", self.subject.id);
+                self.waiting = Waiting::Told;
+            }
             return;
         }
         self.take_back();
@@ -420,6 +442,14 @@ impl Watch {
     }
 }
 
+/// Why a job goes on to wait, if that is worth a line that stays.
+fn lasting(why: &Why, waited: Duration) -> Option<String> {
+    if why.fitting == 0 {
+        return (waited >= UNPLACEABLE_TOLD_AFTER).then(|| unplaceable(why));
+    }
+    (waited >= WAITING_TOLD_AFTER).then(|| why.text.clone())
+}
+
 /// A reader that has gone ends a watching; anything else that goes wrong with our own output is an error.
 ///
 /// # Errors
@@ -438,5 +468,28 @@ fn unplaceable(why: &Why) -> String {
     match missing.filter(|_| why.workers > 0) {
         None => why.text.clone(),
         Some(term) => format!("{} ({})", why.text, jobs::offered(term, why.workers)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_terminal_hears_soon_that_nobody_can_run_it_and_late_that_all_are_busy() {
+        let busy = Why {
+            state: TaskState::Queued,
+            text: "3 ahead".into(),
+            ahead: 3,
+            terms: Vec::new(),
+            fitting: 1,
+            workers: 1,
+        };
+        let nobody = Why { text: "no worker is connected".into(), fitting: 0, workers: 0, ..busy.clone() };
+        let after = |why, seconds| lasting(why, Duration::from_secs(seconds));
+
+        assert_eq!([after(&nobody, 2), after(&busy, 29)], [None, None]);
+        assert_eq!(after(&nobody, 3).as_deref(), Some("no worker is connected"));
+        assert_eq!(after(&busy, 30).as_deref(), Some("3 ahead"));
     }
 }

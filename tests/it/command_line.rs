@@ -296,3 +296,19 @@ fn control_characters_of_a_job_never_reach_a_table() {
 
     assert!(table.contains("?[31mred?") && !table.contains('\x1b'), "{table}");
 }
+
+#[test]
+fn a_run_that_no_worker_can_take_says_so_once_also_where_no_person_watches() {
+    let mut cluster = Cluster::start();
+    let said = cluster.site.path().join("said");
+    let mut command = cluster.operator.command(["run", "--label", "gpu=a100", "exit 3"]);
+    let mut run = Process::start(command.stderr(std::fs::File::create(&said).unwrap()));
+    let told = || std::fs::read_to_string(&said).unwrap();
+
+    wait_until("it says why it waits", || !told().is_empty());
+    cluster.join("w1", &["--label", "gpu=a100"]);
+
+    assert_eq!(run.wait(), 3);
+    let told = told();
+    assert!(told.starts_with("1 queued · no worker ") && told.lines().count() == 1, "{told}");
+}

@@ -142,6 +142,28 @@ fn ctrl_c_cancels_the_whole_tree_of_what_runs_and_clears_the_line_at_the_prompt(
 }
 
 #[test]
+fn a_job_whose_worker_is_silent_is_let_go_by_the_third_ctrl_c() {
+    let mut cluster = Cluster::faster(20);
+    let worker = cluster.join("w1", &[]);
+    let client = cluster.client("ann");
+    let mut terminal = repl(&client);
+    terminal.type_line("echo begun; sleep 1000");
+    terminal.wait_for("\nbegun");
+    cluster.worker(worker).signal(libc::SIGSTOP);
+    terminal.wait_for("1 unknown: worker w1 has been silent");
+
+    terminal.press("\x03");
+    terminal.wait_for("cancelling 1 (Ctrl-C again to kill)");
+    terminal.press("\x03");
+    terminal.wait_for("killing 1 (Ctrl-C again to leave it)");
+    terminal.press("\x03");
+
+    terminal.wait_for_end("\nlab (1 running) [130]>");
+    cluster.worker(worker).signal(libc::SIGCONT);
+    terminal.wait_for("[1] ");
+}
+
+#[test]
 fn a_background_job_ends_with_a_notice_above_the_line_that_is_edited() {
     let site = Site::new();
     let home = site.home("ann");
