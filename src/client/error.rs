@@ -106,7 +106,7 @@ impl From<Refusal> for Failure {
         let exit = match refusal.code.as_str() {
             "bad-constraint" | "bad-request" | "script-too-big" | "usage" => 2,
             "no-such-job" | "no-such-worker" | "no-such-client" | "no-such-token" | "no-such-context"
-            | "no-such-pool" => 3,
+            | "no-such-pool" | "no-such-attempt" => 3,
             "unreachable" | "key-mismatch" | "version-skew" => 4,
             code if code.starts_with("auth-") => 5,
             "disk-low" | "queue-full" | "not-running" | "not-unknown" | "nothing-failed"

@@ -312,3 +312,51 @@ fn a_run_that_no_worker_can_take_says_so_once_also_where_no_person_watches() {
     let told = told();
     assert!(told.starts_with("1 queued · no worker ") && told.lines().count() == 1, "{told}");
 }
+
+#[test]
+fn a_wait_whose_time_is_over_says_how_far_the_jobs_are() {
+    let cluster = Cluster::start();
+    cluster.operator.run(["submit", "true"]).ok();
+    cluster.operator.run(["submit", "true"]).ok();
+
+    let one = cluster.operator.run(["wait", "1", "--timeout", "10ms"]);
+    let both = cluster.operator.run(["wait", "1-2", "--timeout", "10ms"]);
+
+    assert_eq!((one.code, one.stderr.as_str()), (124, "after 0.0s: 1 queued\n"));
+    assert_eq!((both.code, both.stderr.as_str()), (124, "after 0.0s: 1 queued, 2 queued\n"));
+}
+
+#[test]
+fn a_task_is_answered_for_by_its_own_name_and_its_own_state() {
+    let mut cluster = Cluster::start();
+    let operator = cluster.operator.clone();
+    operator.run(["submit", "--array", "1-5", "[ $CLUSTERCTL_TASK != 3 ]"]).ok();
+    let why = |task: &str| operator.run(["why", task]);
+
+    assert!(why("1.5").ok().starts_with("1.5 queued: "));
+    operator.run(["cancel", "1.5"]).ok();
+    assert_eq!(why("1.5").ok(), "1.5 cancelled: it was cancelled before it started\n");
+    cluster.join("w1", &[]);
+    operator.run(["wait", "1"]);
+
+    assert_eq!(why("1.3").ok(), "1.3 failed: it has ended: exit 1\n");
+    assert_eq!(why("1.4").ok(), "1.4 done: it has ended: exit 0\n");
+    assert_eq!(why("1.5").ok(), "1.5 cancelled: it was cancelled before it started\n");
+    let none = why("1.6");
+    assert_eq!((none.code, none.stderr.lines().next()), (3, Some("error: job 1 has no such task")));
+    assert_eq!(why("1.1-4").code, 2);
+}
+
+#[test]
+fn an_attempt_that_there_was_not_is_an_error_that_names_those_that_there_were() {
+    let site = Site::new();
+    let home = site.home("ann");
+    home.run(["run", "echo hello"]).ok();
+
+    let second = home.run(["logs", "1", "--attempt", "2"]);
+
+    let expected = "error: 1 has had no attempt 2: there is attempt 1 alone\n  code: no-such-attempt\n";
+    assert_eq!((second.code, second.stderr.as_str()), (3, expected));
+    assert_eq!(home.run(["logs", "1", "--attempt", "1"]).ok(), "hello\n");
+    assert_eq!(home.run(["logs", "1", "--attempt", "0"]).code, 2);
+}

@@ -139,7 +139,7 @@ async fn job_spec(session: &mut Session, id: JobId) -> Result<JobSpec, Failure> 
 }
 
 /// The tasks that were named.
-async fn tasks_of(session: &mut Session, selected: &Selected) -> Result<Vec<TaskInfo>, Failure> {
+pub(super) async fn tasks_of(session: &mut Session, selected: &Selected) -> Result<Vec<TaskInfo>, Failure> {
     let handle = job_handle(session, selected.job).await?;
     let mut tasks = Vec::new();
     for &(first, last) in &selected.tasks {
@@ -251,11 +251,16 @@ pub async fn why(
     manner: Manner,
 ) -> Result<u8, Failure> {
     for selected in select(session, std::slice::from_ref(&args.id), recent).await? {
-        let task = selected.tasks.first().map_or(0, |(first, _)| *first);
-        let task = if selected.tasks.is_empty() { first_waiting(session, selected.job).await? } else { task };
-        let why = ask_why(session, selected.job, task).await?;
+        let (task, why) = match selected.tasks.as_slice() {
+            [] => {
+                let task = first_waiting(session, selected.job).await?;
+                (task, ask_why(session, selected.job, task).await?)
+            }
+            [(first, last)] if first == last => (*first, why_of_task(session, &selected, *first).await?),
+            _ => return Err(Failure::new("usage", format!("\"{}\" is not one task", args.id))),
+        };
         match manner.format {
-            Format::Human => crate::say::result(format_args!("{}", why_text(selected.job, &why))),
+            Format::Human => crate::say::result(format_args!("{}", why_text(&selected, &why))),
             Format::Json | Format::Ndjson => tell!(
                 "{}",
                 serde_json::json!({
@@ -272,6 +277,29 @@ pub async fn why(
     Ok(0)
 }
 
+/// The same of one task, that may be over when its job is not, or has ended otherwise.
+async fn why_of_task(session: &mut Session, selected: &Selected, index: u32) -> Result<Why, Failure> {
+    let why = ask_why(session, selected.job, index).await?;
+    let task = match tasks_of(session, selected).await {
+        Ok(tasks) => tasks.into_iter().next(),
+        // Nothing is kept of one that was cancelled while it waited, but that it belongs to the job.
+        Err(failure) => {
+            let info = job_info(session, selected.job).await?;
+            let ranges = info.spec.array.as_ref().map_or(&[][..], |array| array.ranges());
+            if !ranges.iter().any(|(first, last)| (*first..=*last).contains(&index)) {
+                return Err(failure);
+            }
+            None
+        }
+    };
+    let over = |state, text| Why { state, text, terms: Vec::new(), ..why.clone() };
+    Ok(match task.map(|task| (task.state, task.end)) {
+        None => over(TaskState::Cancelled, "it was cancelled before it started".to_owned()),
+        Some((state, Some(end))) => over(state, format!("it has ended: {}", render::outcome(&end.outcome))),
+        Some((_, None)) => why,
+    })
+}
+
 /// The first task that waits; of an array that may be any.
 async fn first_waiting(session: &mut Session, id: JobId) -> Result<u32, Failure> {
     let handle = job_handle(session, id).await?;
@@ -284,9 +312,9 @@ async fn first_waiting(session: &mut Session, id: JobId) -> Result<u32, Failure>
     Ok(if tasks.is_empty() { 0 } else { tasks.get(0).get_index() })
 }
 
-fn why_text(id: JobId, why: &Why) -> String {
+fn why_text(about: &Selected, why: &Why) -> String {
     use std::fmt::Write;
-    let mut text = format!("{id} {}: {}\n", why.state.as_str(), why.text);
+    let mut text = format!("{about} {}: {}\n", why.state.as_str(), why.text);
     if why.state != TaskState::Queued {
         return text;
     }

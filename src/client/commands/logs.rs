@@ -5,11 +5,12 @@ use clap::Args;
 use super::super::connection::Session;
 use super::super::error::Failure;
 use super::super::follow::{FollowWhat, Following, News};
-use super::super::selector::Recent;
+use super::super::selector::{Recent, Selected};
 use super::super::tagger::Tagger;
 use super::super::tail::Tail;
 use super::super::watch::{Ended, Style, Subject, Watch, unless_closed};
 use super::super::{Format, Manner, out, render};
+use super::jobs::tasks_of;
 use super::{job_info, select};
 use crate::core::id::JobId;
 use crate::core::outcome::Outcome;
@@ -39,7 +40,7 @@ pub struct LogsArgs {
     #[arg(long)]
     pub failed: bool,
     /// Only this attempt
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub attempt: Option<u32>,
     /// A job, as 42, 42.7, last
     #[arg(default_value = "last")]
@@ -72,6 +73,9 @@ pub async fn logs(
 ) -> Result<u8, Failure> {
     for selected in select(session, std::slice::from_ref(&args.id), recent).await? {
         let info = job_info(session, selected.job).await?;
+        if let Some(attempt) = args.attempt.filter(|_| info.ended.is_some() || !args.follow) {
+            check_attempt(session, &selected, &info, attempt).await?;
+        }
         let tasks = if args.failed { info.failed.clone() } else { selected.tasks };
         if args.failed && tasks.is_empty() {
             continue;
@@ -91,6 +95,28 @@ pub async fn logs(
         }
     }
     Ok(0)
+}
+
+/// Fails if none of these tasks has had that attempt.
+async fn check_attempt(
+    session: &mut Session,
+    selected: &Selected,
+    info: &JobInfo,
+    attempt: u32,
+) -> Result<(), Failure> {
+    let all = info.spec.array.as_ref().map_or(vec![(0, 0)], |array| array.ranges().to_vec());
+    let tasks = if selected.tasks.is_empty() { all } else { selected.tasks.clone() };
+    let had = tasks_of(session, &Selected { job: selected.job, tasks }).await?;
+    let newest = had.iter().map(|task| task.attempt).max().unwrap_or(0);
+    if attempt <= newest {
+        return Ok(());
+    }
+    let there = match newest {
+        0 => "it has not started".to_owned(),
+        1 => "there is attempt 1 alone".to_owned(),
+        newest => format!("there are attempts 1 to {newest}"),
+    };
+    Err(Failure::new("no-such-attempt", format!("{selected} has had no attempt {attempt}: {there}")))
 }
 
 /// Whoever reads output of a job that was lost is told that it is its beginning.

@@ -13,6 +13,10 @@ use crate::core::id::JobId;
 use crate::say::{say, tell};
 use crate::wire;
 
+/// Jobs that are named when the time is over, and how long the pool has to tell of them.
+const NAMED_MAX: usize = 5;
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 /// `wait`.
 #[derive(Args, Clone, Debug)]
 pub struct WaitArgs {
@@ -34,17 +38,33 @@ pub async fn wait(
     recent: Recent,
     manner: Manner,
 ) -> Result<u8, Failure> {
-    let all = wait_all(session, args, recent, manner);
-    match args.timeout {
-        None => all.await,
-        Some(timeout) => match tokio::time::timeout(timeout, all).await {
-            Ok(result) => result,
-            Err(_) => {
-                say!("still running after {}", render::duration(timeout));
-                Ok(124)
-            }
-        },
+    let mut open = Vec::new();
+    let all = wait_all(session, args, recent, manner, &mut open);
+    let Some(timeout) = args.timeout else { return all.await };
+    if let Ok(result) = tokio::time::timeout(timeout, all).await {
+        return result;
     }
+    let asked = tokio::time::timeout(ANSWER_WITHIN, states(session, &open)).await;
+    // A pool that is away does not keep us.
+    let states = asked.unwrap_or_default();
+    let states = if states.is_empty() { "no answer".to_owned() } else { states.join(", ") };
+    say!("after {}: {states}", render::duration(timeout));
+    Ok(124)
+}
+
+/// How far some of these jobs are, as `42 queued`.
+async fn states(session: &mut Session, open: &[u64]) -> Vec<String> {
+    let mut states = Vec::new();
+    for id in open.iter().take(NAMED_MAX) {
+        // One that cannot be asked for is left out.
+        if let Ok(info) = job_info(session, JobId(*id)).await {
+            states.push(format!("{id} {}", info.counts.state().as_str()));
+        }
+    }
+    if open.len() > NAMED_MAX {
+        states.push(format!("and {} more", open.len() - NAMED_MAX));
+    }
+    states
 }
 
 async fn wait_all(
@@ -52,8 +72,9 @@ async fn wait_all(
     args: &WaitArgs,
     recent: Recent,
     manner: Manner,
+    open: &mut Vec<u64>,
 ) -> Result<u8, Failure> {
-    let mut open: Vec<u64> = select(session, &args.ids, recent).await?.iter().map(|one| one.job.0).collect();
+    open.extend(select(session, &args.ids, recent).await?.iter().map(|one| one.job.0));
     open.sort_unstable();
     open.dedup();
     let single = open.len() == 1;
