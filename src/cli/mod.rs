@@ -89,7 +89,7 @@ enum Command {
     #[command(
         after_help = "Examples:\n  id=$(clusterctl submit --cwd ~/src 'make test')\n  clusterctl logs -f $id"
     )]
-    Submit(run::RunArgs),
+    Submit(run::SubmitArgs),
     /// List jobs
     #[command(
         after_help = "Examples:\n  clusterctl jobs\n  clusterctl jobs --all --state failed --output ndjson"
@@ -378,7 +378,7 @@ async fn client(
     let none = Recent::default();
     match command {
         Command::Run(args) => job_result(run::run(session, &args, manner).await),
-        Command::Submit(args) => run::run(session, &run::RunArgs { detach: true, ..args }, manner).await,
+        Command::Submit(args) => run::run(session, &args.into(), manner).await,
         Command::Jobs(args) => jobs::jobs(session, &args, manner).await,
         Command::Show(args) => jobs::show(session, &args, none, manner).await,
         Command::Why(args) => jobs::why(session, &args, none, manner).await,

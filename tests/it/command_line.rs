@@ -360,3 +360,15 @@ fn an_attempt_that_there_was_not_is_an_error_that_names_those_that_there_were() 
     assert_eq!(home.run(["logs", "1", "--attempt", "1"]).ok(), "hello\n");
     assert_eq!(home.run(["logs", "1", "--attempt", "0"]).code, 2);
 }
+
+#[test]
+fn submit_offers_nothing_that_is_for_whoever_stays() {
+    let site = Site::new();
+    let home = site.home("ann");
+    let (run, submit) = (home.run(["run", "--help"]).ok(), home.run(["submit", "--help"]).ok());
+
+    for option in ["--tag", "--exit", "--detach"] {
+        assert!(run.contains(option) && !submit.contains(option), "{submit}");
+    }
+    assert!(submit.contains("--no-wait") && submit.contains("--file"), "{submit}");
+}

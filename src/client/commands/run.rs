@@ -111,7 +111,39 @@ impl Default for How {
     }
 }
 
-/// `run` and `submit`.
+/// Where the script is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ScriptArgs {
+    /// Take the script from a file; all that follows becomes $1 $2 …
+    #[arg(short, long, value_names = ["FILE", "ARGS"], num_args = 1.., allow_hyphen_values = true, conflicts_with = "words")]
+    pub file: Vec<OsString>,
+    /// The script, or - for standard input
+    #[arg(trailing_var_arg = true, value_name = "SCRIPT")]
+    pub words: Vec<OsString>,
+}
+
+/// `submit`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SubmitArgs {
+    /// What is asked of the job
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Cancel it and fail if no worker that is there can run it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Where the script is
+    #[command(flatten)]
+    pub script: ScriptArgs,
+}
+
+impl From<SubmitArgs> for RunArgs {
+    fn from(args: SubmitArgs) -> Self {
+        let SubmitArgs { job, no_wait, script } = args;
+        Self { job, no_wait, script, detach: true, ..Self::default() }
+    }
+}
+
+/// `run`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunArgs {
     /// What is asked of the job
@@ -129,12 +161,9 @@ pub struct RunArgs {
     /// What the exit code of an array tells
     #[arg(long, value_enum, default_value_t = ArrayExit::Any, hide_default_value = true)]
     pub exit: ArrayExit,
-    /// Take the script from a file; all that follows becomes $1 $2 …
-    #[arg(short, long, value_names = ["FILE", "ARGS"], num_args = 1.., allow_hyphen_values = true, conflicts_with = "words")]
-    pub file: Vec<OsString>,
-    /// The script, or - for standard input
-    #[arg(trailing_var_arg = true, value_name = "SCRIPT")]
-    pub words: Vec<OsString>,
+    /// Where the script is
+    #[command(flatten)]
+    pub script: ScriptArgs,
 }
 
 impl JobArgs {
@@ -217,14 +246,14 @@ impl RunArgs {
     /// When there is no script, or it cannot be read.
     pub fn spec(&self) -> Result<JobSpec, Failure> {
         let bytes = |word: &OsString| word.as_bytes().to_vec();
-        if let Some((path, args)) = self.file.split_first() {
+        if let Some((path, args)) = self.script.file.split_first() {
             let script = std::fs::read(path).map_err(|error| {
                 let path = path.display();
                 Failure::new("input-missing", format!("cannot read {path}: {}", os_words(&error)))
             })?;
             return self.job.spec(script, args.iter().map(bytes).collect());
         }
-        match self.words.as_slice() {
+        match self.script.words.as_slice() {
             [] => Err(Failure::new("usage", "there is no script").hint("clusterctl run 'echo hello'")),
             [dash] if dash == "-" => {
                 let mut script = Vec::new();

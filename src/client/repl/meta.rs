@@ -71,12 +71,12 @@ pub(super) fn parse(text: &str) -> Result<MetaCommand, Failure> {
     let first = words.first().cloned().unwrap_or_default();
     match Meta::try_parse_from(&words) {
         Ok(Meta { command: MetaCommand::Run(mut args) }) => {
-            if !args.words.is_empty() {
-                let typed = behind(text, words.len() - args.words.len());
+            if !args.script.words.is_empty() {
+                let typed = behind(text, words.len() - args.script.words.len());
                 // One word in quotes is meant as in a shell: a script, and not a command of that name.
-                let is_quoted = args.words.len() == 1 && typed.starts_with(['\'', '"']);
+                let is_quoted = args.script.words.len() == 1 && typed.starts_with(['\'', '"']);
                 if !is_quoted {
-                    args.words = vec![typed.into()];
+                    args.script.words = vec![typed.into()];
                 }
             }
             Ok(MetaCommand::Run(args))
@@ -106,6 +106,16 @@ fn failure(first: &str, error: &clap::Error) -> Failure {
         let nearest = text(ContextKind::SuggestedSubcommand);
         let hint = nearest.map_or_else(|| ":help".to_owned(), |name| format!(":{name}"));
         return Failure::new("usage", format!("there is no :{first}")).hint(hint);
+    }
+    if error.kind() == clap::error::ErrorKind::MissingRequiredArgument {
+        let missing = text(ContextKind::InvalidArg).unwrap_or_default();
+        return match missing.starts_with("<ID") {
+            true => Failure::new("usage", format!(":{first} needs a job, as 42, 1-5,8 or last"))
+                .hint(format!(":{first} last")),
+            false => {
+                Failure::new("usage", format!(":{first} needs {missing}")).hint(format!(":{first} --help"))
+            }
+        };
     }
     let rendered = error.to_string();
     let line = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
@@ -141,9 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_needs_a_job_says_so_and_how_it_is_used() {
+        let failure = parse("cancel").unwrap_err();
+
+        assert_eq!(failure.refusal.message, ":cancel needs a job, as 42, 1-5,8 or last");
+        assert_eq!(failure.refusal.hint.as_deref(), Some(":cancel last"));
+        for command in ["wait", "retry", "abandon"] {
+            assert!(parse(command).unwrap_err().refusal.message.contains("needs a job"), "{command}");
+        }
+        assert_eq!(parse("workers remove").unwrap_err().refusal.message, ":workers needs <NAME>");
+    }
+
+    #[test]
     fn what_is_run_is_read_by_bash_as_it_was_typed() {
         let script = |text| match parse(text) {
-            Ok(MetaCommand::Run(args)) => args.words,
+            Ok(MetaCommand::Run(args)) => args.script.words,
             other => panic!("{other:?}"),
         };
 
