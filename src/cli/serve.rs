@@ -357,7 +357,9 @@ async fn greetings(root: &StateRoot, serving: &Serving, args: &ServeArgs) -> Res
         let name = &serving.name;
         greet!("  workers   clusterctl worker join {place} --token {worker}     (any number, for 1 h)");
         greet!("  people    clusterctl context add {name} {place} --token {client}     (once, for 1 h)");
-        greet!("  this user on this machine is already configured; try: clusterctl");
+        if args.name.is_none() || context::means(name, &serving.state) {
+            greet!("  this user on this machine is already configured; try: clusterctl");
+        }
     }
     greet!(
         "  jobs run on the workers as whoever started them, with no isolation: who may submit owns those accounts"

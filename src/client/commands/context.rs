@@ -1,6 +1,6 @@
 //! `context`: the pools that this user knows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
@@ -232,6 +232,12 @@ pub fn remember_local(name: &Name, state: PathBuf) -> Result<Option<PathBuf>, Fa
         config.save()?;
     }
     Ok(before)
+}
+
+/// Whether a name means the pool with this state here.
+pub fn means(name: &str, state: &Path) -> bool {
+    let known = Config::load().ok().and_then(|mut config| config.contexts.remove(name));
+    known.is_some_and(|known| known.state.as_deref() == Some(state))
 }
 
 /// Where a pool is, as people read it.
