@@ -219,6 +219,11 @@ impl Watch {
         self.workers.len()
     }
 
+    /// What was asked of the pool, and not answered yet: whoever goes on may wait for it in our place.
+    pub fn cancels(&mut self) -> JoinSet<Result<(), Failure>> {
+        std::mem::take(&mut self.cancels)
+    }
+
     /// Whether the last byte that was shown did not end its line.
     pub fn ends_inside_a_line(&self) -> bool {
         self.open_line && std::io::stdout().is_terminal()

@@ -292,6 +292,28 @@ fn while_the_pool_is_away_ctrl_c_gives_the_prompt_back() {
 }
 
 #[test]
+fn a_cancel_that_the_pool_has_not_answered_goes_on_behind_the_prompt() {
+    let mut cluster = Cluster::start();
+    cluster.join("w1", &[]);
+    let client = cluster.client("ann");
+    let mut terminal = repl(&client);
+    terminal.type_line("echo begun; sleep 1000");
+    terminal.wait_for("\nbegun");
+    cluster.kill_pool();
+    terminal.wait_for("connection lost, retrying…");
+
+    for said in ["cancelling 1 (Ctrl-C again to kill)", "killing 1 (Ctrl-C again to leave it)"] {
+        terminal.press("\x03");
+        terminal.wait_for(said);
+    }
+    terminal.press("\x03");
+    terminal.wait_for_end("^C  the pool has not answered: 1 may go on\nlab !offline (1 running) [130]>");
+    cluster.restart_pool();
+
+    terminal.wait_for("[1] cancelled ");
+}
+
+#[test]
 fn the_terminal_is_given_back_as_it_was_found_also_when_the_repl_is_killed() {
     let site = Site::new();
     let home = site.home("ann");

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::super::connection::Session;
+use super::super::error::Failure;
 use super::super::{context, render};
 use crate::core::id::JobId;
 use crate::core::outcome::Outcome;
@@ -21,12 +23,14 @@ pub(super) struct Background {
     running: Vec<JobId>,
     ended: mpsc::UnboundedReceiver<JobInfo>,
     sender: mpsc::UnboundedSender<JobInfo>,
+    /// Cancels that the pool has not answered yet: they go on for as long as this REPL.
+    cancels: Vec<JoinSet<Result<(), Failure>>>,
 }
 
 impl Background {
     pub(super) fn new() -> Self {
         let (sender, ended) = mpsc::unbounded_channel();
-        Self { running: Vec::new(), ended, sender }
+        Self { running: Vec::new(), ended, sender, cancels: Vec::new() }
     }
 
     /// Those that run, oldest first.
@@ -44,6 +48,15 @@ impl Background {
                 let _ = sender.send(info);
             }
         });
+    }
+
+    /// Goes on with cancels that nobody waits for any longer.
+    pub(super) fn cancelling(&mut self, cancels: JoinSet<Result<(), Failure>>) {
+        self.cancels.retain_mut(|cancels| {
+            while cancels.try_join_next().is_some() {}
+            !cancels.is_empty()
+        });
+        self.cancels.push(cancels);
     }
 
     /// Waits for the end of some, and says so. Cancel-safe.

@@ -259,7 +259,10 @@ impl Repl {
         match ended {
             Ended::Done(info, _) => self.footer(&info, &watch).await,
             Ended::StdoutClosed => {}
-            Ended::GivenUp => self.background.add(&self.session, id),
+            Ended::GivenUp => {
+                self.background.add(&self.session, id);
+                self.background.cancelling(watch.cancels());
+            }
         }
         Ok(())
     }
