@@ -10,7 +10,7 @@ use clusterctl::core::job::JobSpec;
 use clusterctl::core::label::Labels;
 use clusterctl::core::membership::{Facts, SubmitterTrust, Tenure};
 use clusterctl::core::outcome::{Outcome, Usage};
-use clusterctl::core::output::OutputTotals;
+use clusterctl::core::output::{Chunk, OutputTotals, Stream};
 use clusterctl::core::range::RangeSet;
 use clusterctl::core::record::{Assignment, PutBack, Record, Submission, TaskEnded, Validity, WorkerState};
 use clusterctl::core::time::{Timestamp, WallTime};
@@ -116,6 +116,17 @@ fn ended_there(attempt: u32, outcome: Outcome) -> Happened {
     Happened::Ended { fence: fence(attempt), outcome, written: Default::default() }
 }
 
+/// A follower is given some of stdout.
+fn given(offset: u64, bytes: &[u8]) -> Happened {
+    let chunk = Chunk { position: offset, stream: Stream::Stdout, offset, bytes: bytes.to_vec() };
+    Happened::Given { observer: Observer(1), task: TASK, attempt: 1, chunk }
+}
+
+/// An attempt still runs, and has written this to stdout.
+fn written(bytes: &[u8]) -> Happened {
+    Happened::StillRuns { fence: fence(1), written: [bytes.to_vec(), Vec::new()] }
+}
+
 fn lost(attempt: u32) -> [Happened; 2] {
     let reason = "worker w1 went silent and did not come back".to_owned();
     [assigned(0, attempt), put_back(attempt, PutBack::WorkerLost(reason))]
@@ -138,6 +149,8 @@ fn breaches() -> Vec<(Promise, History)> {
     let begins = Happened::Followed { observer, job: JOB, what: begins };
     let cancelled = Happened::CancelAccepted { job: JOB, ranges: RangeSet::of(&[(0, 0)]) };
     let kept = Happened::Kept { fence: fence(1), kept: [b"x".to_vec(), Vec::new()] };
+    let end_told = Follow::Ended { index: 0, attempt: 1, outcome: Outcome::Exited(0) };
+    let told = Happened::Followed { observer, job: JOB, what: end_told };
     let long = [assigned(0, 1), started(1)].into_iter().chain(pause(70));
     let long = long.chain([ended_there(1, Outcome::Exited(0))]).collect();
     let thrice = [lost(1), lost(2), lost(3)].into_iter().flatten().collect();
@@ -151,7 +164,10 @@ fn breaches() -> Vec<(Promise, History)> {
         (Promise::P6, after(5, thrice)),
         (Promise::P7, after(0, vec![assigned(0, 1), started(1), ended(1, silence)])),
         (Promise::P9, after(0, vec![assigned(0, 1), started(1), kept])),
+        (Promise::P9, after(0, vec![given(0, b"ab"), written(b"a")])),
+        (Promise::P9, after(0, vec![begins.clone(), given(0, b"a"), written(b"ab"), told])),
         (Promise::P10, after(0, vec![begins, over])),
+        (Promise::P10, after(0, vec![given(0, b"a"), given(0, b"a"), written(b"aa")])),
         (Promise::P11, after(0, vec![cancelled, assigned(0, 1)])),
         (Promise::P13, after(1, long)),
         (Promise::P14, after(0, vec![Happened::Drains(EXECUTOR), assigned(0, 1), started(1)])),

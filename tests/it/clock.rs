@@ -137,7 +137,7 @@ fn a_year_either_way_on_the_pools_clock_changes_nothing_but_what_is_written_down
     let year = |text: &String| text[..4].parse::<i32>().unwrap();
     assert_eq!(year(&shown[0]), year(&shown[2]) + 1, "the clock did jump: {shown:?}");
     println!(
-        "wall clock of the pool: 5 jumps, 3 jobs lived through all, 10 new jobs and 5 new clients; 0 effects"
+        "wall clock of the pool: 5 jumps, 3 jobs lived through all, 10 new jobs and 5 new clients; every check held"
     );
 }
 
@@ -151,7 +151,7 @@ fn a_year_either_way_on_a_workers_clock_changes_nothing() {
 
     wait_until("it is there", || cluster.operator.run(["workers"]).ok().contains("ready"));
     println!(
-        "wall clock of a worker: 5 jumps, 3 jobs lived through all, 10 new jobs and 5 new clients; 0 effects"
+        "wall clock of a worker: 5 jumps, 3 jobs lived through all, 10 new jobs and 5 new clients; every check held"
     );
 }
 

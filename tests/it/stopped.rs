@@ -1,45 +1,47 @@
 //! Processes of the program that are stopped (SIGSTOP) for longer than a lease, and go on as if nothing had been.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+
+use clusterctl::core::id::Fence;
 
 use crate::census;
-use crate::cluster::{Cluster, Process, kill, wait_until};
+use crate::cluster::{Cluster, kill, wait_for, wait_until};
+use crate::witness::Witness;
 
-/// A worker with an attempt that may be retried and one that may not, and whoever follows the latter.
+/// A worker with an attempt that may be retried and one that may not, and whoever follows them.
 struct Scene {
     cluster: Cluster,
-    directory: PathBuf,
+    witness: Witness,
+    gate: PathBuf,
     mark: String,
     leased: String,
     lasting: String,
-    follower: Process,
 }
 
 impl Scene {
     fn set(name: &str) -> Self {
         let mut cluster = Cluster::faster(20);
         cluster.join("w1", &["--slots", "2"]);
-        let directory = cluster.site.path().join("ledger");
-        std::fs::create_dir(&directory).unwrap();
         let mark = format!("MARK=stopped-{name}-{}", std::process::id());
-        // No two of one task hold its lock at a time, and only the end of its lease ends one.
-        let script = format!(
-            "trap '' TERM; cd {}; exec 9>lock-$CLUSTERCTL_JOB; flock -n 9 || echo $CLUSTERCTL_FENCE >> overlaps; \
-             echo $CLUSTERCTL_JOB#$CLUSTERCTL_ATTEMPT $$ >> starts; echo begun $$; \
-             until [ -e gate ]; do sleep 0.01; done; echo ended $$; exit 4",
-            directory.display()
+        let mut witness = Witness::new(&cluster, cluster.operator.clone());
+        let gate = cluster.site.path().join("gate");
+        // Only the end of its lease ends one.
+        let body = format!(
+            "trap '' TERM; out \"begun $$\"; until [ -e {} ]; do sleep 0.01; done; out \"ended $$\"; end 4",
+            gate.display()
         );
-        let submit = |more: &[&str]| {
-            let args = [&["submit", "--env", &mark], more, &[&script]].concat();
-            let id = cluster.operator.command(args).output().unwrap().stdout;
-            String::from_utf8(id).unwrap().trim().to_owned()
+        let mut submit = |more: &[&str]| {
+            let (script, number) = (witness.script(&body), witness.next_submit());
+            let args = [&["submit", "--env", &mark, "--env", &number], more, &[&script]].concat();
+            let done = cluster.operator.command(args).output().unwrap();
+            let id = String::from_utf8(done.stdout).unwrap().trim().to_owned();
+            witness.acknowledged(&id);
+            witness.follow(&id);
+            id
         };
         let (leased, lasting) = (submit(&["--retries", "3"]), submit(&[]));
-        let mut follow = cluster.operator.command(["logs", "-f", &lasting]);
-        let follower = Process::start(follow.stdout(Stdio::piped()).stderr(Stdio::null()));
-        let scene = Self { cluster, directory, mark, leased, lasting, follower };
-        wait_until("both have begun", || scene.starts().len() == 2);
+        let scene = Self { cluster, witness, gate, mark, leased, lasting };
+        wait_until("both have begun", || scene.witness.starts().len() == 2);
         // Somebody else is there for what may be retried.
         scene.cluster.operator.wait_for_state(&scene.leased, "running");
         scene.cluster.operator.wait_for_state(&scene.lasting, "running");
@@ -62,58 +64,44 @@ impl Scene {
         });
     }
 
-    fn lines(&self, name: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.directory.join(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// Job and attempt, with the process id of its bash.
-    fn starts(&self) -> Vec<(String, i32)> {
-        let of = |line: String| {
-            let (attempt, pid) = line.split_once(' ').unwrap();
-            (attempt.to_owned(), pid.parse().unwrap())
-        };
-        self.lines("starts").into_iter().map(of).collect()
+    /// An attempt of what may be retried, if it has begun.
+    fn attempt(&self, number: u32) -> Option<Fence> {
+        let is_wanted =
+            |fence: &Fence| fence.task.job.to_string() == self.leased && fence.attempt.0 == number;
+        self.witness.starts().into_iter().find(is_wanted)
     }
 
     fn wait_until_its_lease_has_ended_it(&self) {
-        let first = format!("{}#1", self.leased);
-        let (_, pid) = self.starts().into_iter().find(|(attempt, _)| *attempt == first).unwrap();
+        let first = self.attempt(1).unwrap();
+        let pid = wait_for("it says who it is", || {
+            let said = self.witness.written_out(first);
+            said.strip_prefix("begun ")?.strip_suffix('\n')?.parse().ok()
+        });
         wait_until("its keeper has ended what has a lease", || !census::is_alive(pid));
     }
 
     fn wait_for_another_attempt(&self) {
-        let second = format!("{}#2", self.leased);
-        wait_until("another attempt has begun", || {
-            self.starts().iter().any(|(attempt, _)| *attempt == second)
-        });
+        wait_until("another attempt has begun", || self.attempt(2).is_some());
     }
 
     fn is_running(&self, job: &str) -> bool {
         !census::carrying(&self.mark).is_empty() && self.cluster.operator.job(job)["state"] == "running"
     }
 
-    /// Lets all of it end, and checks what became of it.
+    /// Lets all of it end, and judges what became of it.
     fn finish(mut self) {
-        std::fs::write(self.directory.join("gate"), "").unwrap();
+        std::fs::write(&self.gate, "").unwrap();
         for job in [&self.leased, &self.lasting] {
-            assert_eq!(
-                self.cluster.operator.run(["wait", job]).code,
-                4,
-                "{}",
-                self.cluster.operator.job(job)
-            );
+            let code = self.cluster.operator.run(["wait", job]).code;
+            assert_eq!(code, 4, "{}", self.witness.look(job));
         }
-        assert_eq!(self.lines("overlaps"), [] as [String; 0], "two attempts of a task ran at a time");
-        let mut starts: Vec<String> = self.starts().into_iter().map(|(attempt, _)| attempt).collect();
+        let mut starts: Vec<String> = self.witness.starts().iter().map(ToString::to_string).collect();
+        starts.iter_mut().for_each(|fence| fence.truncate(fence.find('@').unwrap()));
         starts.sort();
         let wanted = [(&self.leased, 1), (&self.leased, 2), (&self.lasting, 1)];
-        assert_eq!(starts, wanted.map(|(job, attempt)| format!("{job}#{attempt}")));
-        let followed = std::io::read_to_string(self.follower.stdout()).unwrap();
-        assert_eq!(self.follower.wait(), 0);
-        let pid = followed.split_whitespace().nth(1).unwrap_or_default().to_owned();
-        assert_eq!(followed, format!("begun {pid}\nended {pid}\n"), "it went on, and all of it was followed");
+        assert_eq!(starts, wanted.map(|(job, attempt)| format!("{job}.0#{attempt}")));
         census::assert_none(&self.mark);
+        self.witness.assert_all_held("stopped");
     }
 }
 

@@ -59,7 +59,7 @@ impl Rounds {
         assert!(reached * 2 > tried, "{reached} of {tried} rounds came to what was to befall them");
         assert!(acknowledged > 5 * tried, "{acknowledged} acknowledged: the pool took nothing");
         figures(&format!(
-            "{what}: {count} in a run, {tried} rounds, {reached} hit, {acknowledged} acknowledged, 0 breaches"
+            "{what}: {count} in a run, {tried} rounds, {reached} hit, {acknowledged} acknowledged; every check held"
         ));
     }
 }

@@ -76,6 +76,11 @@ impl Witness {
         lines.filter(|line| matches!(line.what, What::Start { .. })).map(|line| line.fence).collect()
     }
 
+    /// What an attempt has printed by `out` so far.
+    pub fn written_out(&self, fence: Fence) -> String {
+        String::from_utf8(self.ledger.written(fence)[0].clone()).unwrap()
+    }
+
     /// The client was told of a job that is its own.
     pub fn acknowledged(&mut self, id: &str) {
         let job = JobId(id.parse().expect("a job's id"));
