@@ -82,7 +82,9 @@ impl Write for &Writer {
             let _ = log.begin_anew();
         }
         log.bytes += line.len() as u64;
-        std::io::stderr().write_all(line).map(|()| line.len())
+        // What has no room, or no reader, is not said. Told of it, the subscriber would tell standard error, and panic.
+        let _ = std::io::stderr().write_all(line);
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

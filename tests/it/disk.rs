@@ -1,11 +1,12 @@
-//! A disk that fills up under a pool. Needs root, to mount a small one.
+//! A disk that fills up under a pool or a worker. Needs root, to mount a small one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::statvfs::statvfs;
 
-use crate::cluster::{Cluster, Site, skipped, wait_until};
+use crate::cluster::{Cluster, Process, Site, join_command, skipped, wait_until};
+use crate::storage::revived::{Fault, Shim};
 
 /// A small file system, for as long as this lives.
 pub struct Small(PathBuf);
@@ -151,6 +152,64 @@ fn a_pool_starts_on_a_disk_that_is_full_to_the_last_byte_as_long_as_anything_of_
     std::fs::remove_file(filler).unwrap();
     cluster.wait_for_worker("w1", "ready");
     assert_eq!(operator.run(["run", "echo fine"]).ok(), "fine\n");
+}
+
+/// Lines of a job that writes more than a worker keeps in memory.
+const LINES: u32 = 400_000;
+
+/// While its pool is away a job writes more than its worker keeps in memory, as soon as the file is there that this is
+/// told of; whether all of it arrives then.
+fn all_arrives(cluster: &mut Cluster, meanwhile: impl FnOnce(&Path)) -> bool {
+    let gate = cluster.site.path().join("gate");
+    let script = format!("until [ -e {} ]; do sleep 0.02; done; seq 1 {LINES}; exit 3", gate.display());
+    let id = cluster.operator.run(["submit", &script]).ok().trim().to_owned();
+    cluster.operator.wait_for_state(&id, "running");
+    cluster.kill_pool();
+    meanwhile(&gate);
+    cluster.restart_pool();
+    let code = cluster.operator.run(["wait", &id]).code;
+    let logs = cluster.operator.run(["logs", &id]);
+    let all: String = (1..=LINES).map(|n| format!("{n}\n")).collect();
+    code == 3 && logs.code == 0 && logs.stdout == all
+}
+
+#[test]
+fn a_job_whose_output_has_no_space_waits_and_all_of_it_arrives() {
+    let site = Site::new();
+    let place = site.home("w1").path().to_owned();
+    let Some(small) = Small::mount(&place, 32) else {
+        skipped("a job whose output has no space (needs root, and a kernel that lets it mount)");
+        return;
+    };
+    let mut cluster = Cluster::at(site);
+    cluster.join("w1", &[]);
+
+    let arrives = all_arrives(&mut cluster, |gate| {
+        small.fill(1 << 20, "filler");
+        std::fs::write(gate, "").unwrap();
+        wait_until("there is no space for more", || small.free() == 0);
+    });
+
+    assert!(arrives);
+}
+
+#[test]
+fn output_that_a_disk_has_dropped_is_found() {
+    let site = Site::new();
+    let Some(shim) = Shim::compile(site.path()) else { return };
+    let mut cluster = Cluster::at(site);
+    let (home, token) = (cluster.site.home("w1"), cluster.token("--worker"));
+    let mut command = join_command(&home, &cluster.address, "w1", &["--token", &token]);
+    shim.load(&mut command, Some(&Fault { at: "write 1".to_owned(), deed: "lie" }));
+    let _worker = Process::logged(&home, command);
+    cluster.wait_for_worker("w1", "ready");
+
+    let arrives = all_arrives(&mut cluster, |gate| {
+        std::fs::write(gate, "").unwrap();
+        wait_until("something is dropped", || shim.counts().done > 0);
+    });
+
+    assert!(!arrives, "nothing was found");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-/* Loaded into a pool (LD_PRELOAD) that is to meet failing storage: counts what the process asks of regular files, and at
+/* Loaded into a pool or a worker (LD_PRELOAD) that is to meet failing storage: counts what the process asks of regular files, and at
  * one of these requests does what the environment says.
  *
  *   STORAGE_SHIM_COUNTS  a file of at least a page, which is mapped: how often (struct counts)
@@ -7,7 +7,8 @@
  *                        cut-before, cut-after     cuts the power of the ext4 that the file lies on, then the same
  *                        eio                       this one request fails
  *                        enospc                    this one and all that follow fail
- *                        lie                       this one and all that follow succeed, and nothing is done
+ *                        lie                       this one and all that follow succeed, and nothing is done: syncs, or
+ *                                                  writes to files without a name, which have zeros there then
  *
  * A process is not told of in advance: nothing here is known to it. */
 #define _GNU_SOURCE
@@ -95,42 +96,49 @@ static int before(enum kind kind, int fd, int *after) {
   case CUT_AFTER: *after = 1; return 0;
   case FAIL: return EIO;
   case FULL: return ENOSPC;
-  case LIE: return NOT_DONE;
+  case LIE: return kind == SYNC || file.st_nlink == 0 ? NOT_DONE : 0;
   }
   return 0;
 }
 
-#define REQUEST(kind, fd, call)                      \
+#define REQUEST(kind, fd, call, lie)                 \
   int after, error = before(kind, fd, &after);       \
-  if (error == NOT_DONE) return 0;                   \
+  if (error == NOT_DONE) return lie;                 \
   if (error) return errno = error, -1;               \
   __typeof__(call) result = (call);                  \
   if (after) end(fd, deed == CUT_AFTER);             \
   while (off) pause();                               \
   return result
 
-int fsync(int fd) { REQUEST(SYNC, fd, syscall(SYS_fsync, fd)); }
-int fdatasync(int fd) { REQUEST(SYNC, fd, syscall(SYS_fdatasync, fd)); }
-int syncfs(int fd) { REQUEST(SYNC, fd, syscall(SYS_syncfs, fd)); }
+int fsync(int fd) { REQUEST(SYNC, fd, syscall(SYS_fsync, fd), 0); }
+int fdatasync(int fd) { REQUEST(SYNC, fd, syscall(SYS_fdatasync, fd), 0); }
+int syncfs(int fd) { REQUEST(SYNC, fd, syscall(SYS_syncfs, fd), 0); }
 int sync_file_range(int fd, off_t from, off_t bytes, unsigned flags) {
-  REQUEST(SYNC, fd, syscall(SYS_sync_file_range, fd, from, bytes, flags));
+  REQUEST(SYNC, fd, syscall(SYS_sync_file_range, fd, from, bytes, flags), 0);
 }
 
-ssize_t write(int fd, const void *from, size_t bytes) { REQUEST(WRITE, fd, syscall(SYS_write, fd, from, bytes)); }
+/* What was to be written from here on are zeros. */
+static ssize_t nothing(int fd, off_t to, size_t bytes) {
+  return syscall(SYS_ftruncate, fd, to + bytes) == 0 ? (ssize_t)bytes : -1;
+}
+
+ssize_t write(int fd, const void *from, size_t bytes) {
+  REQUEST(WRITE, fd, syscall(SYS_write, fd, from, bytes), nothing(fd, lseek(fd, bytes, SEEK_CUR) - bytes, bytes));
+}
 ssize_t pwrite(int fd, const void *from, size_t bytes, off_t to) {
-  REQUEST(WRITE, fd, syscall(SYS_pwrite64, fd, from, bytes, to));
+  REQUEST(WRITE, fd, syscall(SYS_pwrite64, fd, from, bytes, to), nothing(fd, to, bytes));
 }
 ssize_t pwrite64(int fd, const void *from, size_t bytes, off_t to) {
-  REQUEST(WRITE, fd, syscall(SYS_pwrite64, fd, from, bytes, to));
+  REQUEST(WRITE, fd, syscall(SYS_pwrite64, fd, from, bytes, to), nothing(fd, to, bytes));
 }
 ssize_t writev(int fd, const struct iovec *from, int count) {
-  REQUEST(WRITE, fd, syscall(SYS_writev, fd, from, count));
+  REQUEST(WRITE, fd, syscall(SYS_writev, fd, from, count), (errno = EINVAL, -1));
 }
-int ftruncate(int fd, off_t bytes) { REQUEST(WRITE, fd, syscall(SYS_ftruncate, fd, bytes)); }
-int ftruncate64(int fd, off_t bytes) { REQUEST(WRITE, fd, syscall(SYS_ftruncate, fd, bytes)); }
+int ftruncate(int fd, off_t bytes) { REQUEST(WRITE, fd, syscall(SYS_ftruncate, fd, bytes), 0); }
+int ftruncate64(int fd, off_t bytes) { REQUEST(WRITE, fd, syscall(SYS_ftruncate, fd, bytes), 0); }
 int fallocate(int fd, int mode, off_t from, off_t bytes) {
-  REQUEST(WRITE, fd, syscall(SYS_fallocate, fd, mode, from, bytes));
+  REQUEST(WRITE, fd, syscall(SYS_fallocate, fd, mode, from, bytes), 0);
 }
 int fallocate64(int fd, int mode, off_t from, off_t bytes) {
-  REQUEST(WRITE, fd, syscall(SYS_fallocate, fd, mode, from, bytes));
+  REQUEST(WRITE, fd, syscall(SYS_fallocate, fd, mode, from, bytes), 0);
 }

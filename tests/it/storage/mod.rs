@@ -4,7 +4,7 @@ mod bits;
 mod lab;
 mod power;
 mod promised;
-mod revived;
+pub mod revived;
 mod syncs;
 
 /// A number from the environment.
