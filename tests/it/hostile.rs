@@ -27,6 +27,9 @@ use crate::network::pool_key;
 /// What a hostile peer may cost.
 const BUDGET: usize = 64 << 20;
 
+/// A call that is almost as large as a frame may be.
+const LARGE_BYTES: usize = limits::FRAME_BYTES_MAX - (64 << 10);
+
 /// Numbers of the calls by which every peer here begins.
 const BOOTSTRAP: u32 = 0;
 const HELLO: u32 = 1;
@@ -74,13 +77,18 @@ impl Scene {
         });
     }
 
+    /// How much more the pool has had at most.
+    fn grown(&self) -> usize {
+        memory(&self.cluster, "VmHWM:").saturating_sub(self.before)
+    }
+
     /// Others are served, also those who were connected all the while, and the pool has stayed small.
     async fn must_be_well(mut self, what: &str) {
         self.bystander.must_be_served(HELLO + 2).await;
         let began = Instant::now();
         self.ann.run(["jobs"]).ok();
         let served = began.elapsed();
-        let grown = memory(&self.cluster, "VmHWM:").saturating_sub(self.before);
+        let grown = self.grown();
         println!("{what}: at most {} KiB more, another client served in {served:?}", grown >> 10);
         assert!(grown <= BUDGET, "{what}: the pool grew by {} MiB", grown >> 20);
         assert!(!self.log().contains("peer=client ann"), "somebody else was cut: {}", self.log());
@@ -352,20 +360,48 @@ async fn a_long_row_of_calls_on_each_others_answers_is_cut_before_it_overflows_a
     scene.must_be_well("a row of calls").await;
 }
 
+/// A call of almost a frame, on something in the answer to the second one.
+fn large_call(question: u32) -> Builder<HeapAllocator> {
+    request(question, 2, &[0], job::Client::TYPE_ID, 0, |call| {
+        let filling = u32::try_from(LARGE_BYTES).unwrap();
+        call.init_params().init_content().initn_as::<capnp::data::Builder<'_>>(filling).fill(0xff);
+    })
+}
+
+#[tokio::test]
+async fn what_peers_make_the_pool_keep_is_seen_also_when_it_is_more_than_one_of_them_may_cost() {
+    const PEERS: usize = 4;
+    const CALLS: u32 = 12;
+    let scene = Scene::new().await;
+    let job = scene.waiting_job(0);
+    let mut peers = Vec::new();
+    for _ in 0..PEERS {
+        let mut peer = scene.mallory().await;
+        peer.send(&wait_call(2, job, 0..0)).await.unwrap();
+        for question in 3..3 + CALLS {
+            peer.send(&large_call(question)).await.unwrap();
+        }
+        peers.push(peer);
+    }
+    let sent = PEERS * CALLS as usize * LARGE_BYTES;
+    assert!(sent > BUDGET);
+
+    wait_until("the pool is seen to keep all of it", || scene.grown() >= sent);
+
+    assert_eq!(scene.log().matches("cut a peer").count(), 0);
+    drop(peers);
+}
+
 #[tokio::test]
 async fn large_calls_that_are_never_answered_end_at_their_bytes() {
     let scene = Scene::new().await;
     let job = scene.waiting_job(0);
     let mut peer = scene.mallory().await;
     peer.send(&wait_call(2, job, 0..0)).await.unwrap();
-    let filling = u32::try_from(limits::FRAME_BYTES_MAX - (64 << 10)).unwrap();
     let mut frames = 0;
 
     for question in 3..250 {
-        let large = request(question, 2, &[0], job::Client::TYPE_ID, 0, |call| {
-            call.init_params().init_content().initn_as::<capnp::data::Builder<'_>>(filling).fill(0xff);
-        });
-        if peer.send(&large).await.is_err() {
+        if peer.send(&large_call(question)).await.is_err() {
             break;
         }
         frames += 1;
