@@ -1,5 +1,6 @@
 //! A worker behind a real NAT, in network namespaces that the test makes. Needs root, iproute2, nftables and conntrack.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -113,6 +114,31 @@ impl Natted {
         workers[0]["state"].as_str().unwrap().to_owned()
     }
 
+    /// Dials of the worker that nobody has answered yet: from which port, and how long until the kernel asks again and how
+    /// often it has.
+    fn dialling(&self) -> Vec<(String, String)> {
+        let mut sockets = Command::new("ss");
+        sockets.args(["-Htno", "state", "syn-sent"]);
+        let shown = self.lab.within("worker", &sockets).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let fields = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        fields.map(|fields| (fields[2].to_owned(), fields[4..].concat())).collect()
+    }
+
+    /// Waits until the worker is in the midst of a dial that is not its first.
+    fn wait_until_it_dials_again(&self) {
+        let mut ports = BTreeSet::new();
+        wait_until("the worker dials again", || {
+            let now = self.dialling();
+            for (port, timer) in &now {
+                // A dial is given up before the kernel asks so seldom that a line that is mended is not noticed.
+                assert!(!timer.ends_with(",3)"), "it still dials from {port}: {timer}");
+                ports.insert(port.clone());
+            }
+            ports.len() > 1 && !now.is_empty()
+        });
+    }
+
     /// How often the worker has come.
     fn registrations(&self) -> usize {
         let log = std::fs::read_to_string(self.operator.path().join("pool.log")).unwrap();
@@ -215,6 +241,7 @@ fn break_and_mend(number: u32, what: &str, more: &[&str]) {
     wait_until("the worker is silent", || natted.state() == "silent");
     assert_eq!(natted.operator.job(&waiter.id)["state"], "unknown");
     waiter.let_go();
+    natted.wait_until_it_dials_again();
     natted.lab.must("mend", &[]);
     let mended = Instant::now();
     wait_until("the worker is back", || natted.state() == "ready");
