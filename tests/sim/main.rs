@@ -53,6 +53,24 @@ use trace::Detail;
 /// Seeds that a normal run takes, for each mode.
 const SEEDS: u64 = 120;
 
+/// Seeds that always run besides, each with a mistake of the program that it shows when that is put back.
+///
+/// A seed means something for a plan as it is drawn today and for whatever else is left to chance, so a change of the
+/// simulation may make any other run of it. What it stands for is therefore kept by a unit test as well, named behind it;
+/// who finds the next one writes both. The first to show these were not written down: it is these that do today.
+#[rustfmt::skip]
+const KEPT: [u64; 6] = [
+    // The end of what nobody wanted was held for ever when its output was acknowledged already:
+    // `the_end_of_what_is_not_wanted_is_reported_whatever_became_of_its_output`.
+    748, 899,
+    // A copy of a worker beside it proved the executor dead that went on:
+    // `an_executor_whose_journal_is_not_carried_may_go_on_elsewhere`.
+    235, 250,
+    // What was asked back from a drained worker had its job taken for quick:
+    // `a_job_none_of_whose_tasks_has_ended_is_not_taken_for_quick_when_one_is_asked_back`.
+    2890, 4723,
+];
+
 #[test]
 fn safety_nothing_bad_happens_whatever_fails() {
     run_seeds(Mode::Safety);
@@ -86,7 +104,11 @@ fn seeds(usual: u64) -> (Vec<u64>, Detail) {
 }
 
 fn run_seeds(mode: Mode) {
-    let (seeds, detail) = seeds(SEEDS);
+    let (mut seeds, detail) = seeds(SEEDS);
+    if detail == Detail::Silent {
+        let more: Vec<u64> = KEPT.into_iter().filter(|seed| !seeds.contains(seed)).collect();
+        seeds.extend(more);
+    }
     let test = match mode {
         Mode::Safety => "safety",
         Mode::Liveness => "liveness",

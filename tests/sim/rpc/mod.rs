@@ -51,7 +51,7 @@ fn over_real_rpc_output_that_was_garbled_is_found() {
 
 #[test]
 fn over_real_rpc_keepers_whose_leases_are_slow_are_found() {
-    assert!(is_found(Plant::KeeperLeasesAreSlow, Promise::P4, 13));
+    assert!(is_found(Plant::KeeperLeasesAreSlow, Promise::P13, 1));
 }
 
 #[test]
