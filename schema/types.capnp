@@ -61,7 +61,7 @@ struct JobSpec {
   priority @8 :Int8;
   # -100 to 100, higher first.
   lostAfterMs @9 :UInt64;
-  # An attempt that is unknown for so long in all is lost; 0: the pool's default.
+  # An attempt that is unknown for so long without a break is lost; 0: the pool's default.
   array @10 :List(Range);
   # At most 1000, without overlap; empty: a plain job.
   atOnce @11 :UInt32;

@@ -243,7 +243,7 @@ pub struct ActiveState {
     pub at: WallTime,
     /// The cancel that was asked for.
     pub cancel: Option<Cancel>,
-    /// How long it has been unknown in all, before the pool's start.
+    /// How long it had been unknown, and still was, before the pool's start.
     pub unknown: Duration,
 }
 

@@ -297,10 +297,10 @@ async fn listen_for(member: Rc<Member>, gate: GateState) {
             continue;
         }
         told = gate.heard();
-        let connection = member.connection;
+        let (connection, at) = (member.connection, told);
         // Only the registration's objects keep this going: with them gone nobody is to be heard.
         if Rc::strong_count(&member) == 1
-            || shared.pool.update(move |pool, now| pool.heard(now, connection)).await.is_err()
+            || shared.pool.update(move |pool, _| pool.heard(connection, at)).await.is_err()
         {
             return;
         }

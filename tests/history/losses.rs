@@ -104,7 +104,7 @@ impl Losses {
             return None;
         }
         let lost_after = spec.lost_after.unwrap_or(timing.lost_after);
-        let quiet = self.workers.quiet_since(now, place);
+        let quiet = self.workers.quiet_at_most(now, place);
         (quiet < lost_after)
             .then(|| format!("its worker was not heard for {quiet:?} at most, not {lost_after:?}"))
     }

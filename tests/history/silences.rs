@@ -1,6 +1,4 @@
 //! P7: a worker from which no byte came is noticed, and then its attempts are shown as unknown.
-//!
-//! Whether anything but a heartbeat came is looked at once a heartbeat, so silence may be noticed so much later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -43,7 +41,7 @@ impl Check for Silences {
 impl Silences {
     /// Silence must be noticed so long after the last byte.
     fn within(&self) -> Option<Duration> {
-        self.workers.timing.map(|timing| timing.silent_after + timing.heartbeat)
+        self.workers.timing.map(|timing| timing.silent_after)
     }
 
     fn noticed(&mut self, worker: WorkerId, at: Timestamp, found: &mut Findings) {

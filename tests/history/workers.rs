@@ -43,16 +43,12 @@ pub(super) struct Place {
     pub(super) worker: WorkerId,
     pub(super) executor: Incarnation,
     pub(super) at: Timestamp,
-    /// How long its worker had not been heard in all before that.
-    quiet_before: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     last: Timestamp,
-    /// All pauses before that were long enough to count.
-    quiet: Duration,
-    /// The last of them, and when it ended.
+    /// The last pause before that was long enough to count, and when it ended.
     pause: (Duration, Timestamp),
 }
 
@@ -65,11 +61,10 @@ impl Workers {
         } else if let Happened::ExecutorGone(executor) = event {
             self.gone.insert(*executor);
         } else if let Happened::Heard(worker) = event {
-            let first = Heard { last: now, quiet: Duration::ZERO, pause: (Duration::ZERO, now) };
+            let first = Heard { last: now, pause: (Duration::ZERO, now) };
             let heard = self.heard.entry(*worker).or_insert(first);
             let pause = now.since(std::mem::replace(&mut heard.last, now));
             if pause >= PAUSE {
-                heard.quiet += pause;
                 heard.pause = (pause, now);
             }
         } else if let Happened::Recorded(Record::Worker(state)) = event {
@@ -77,8 +72,7 @@ impl Workers {
             executors.extend(state.facts.as_ref().map(|facts| facts.incarnation));
             self.states.insert(state.id, state.clone());
         } else if let Happened::Recorded(Record::Assigned(to)) = event {
-            let quiet_before = self.quiet_in_all(now, to.worker).unwrap_or_default();
-            let place = Place { worker: to.worker, executor: to.incarnation, at: now, quiet_before };
+            let place = Place { worker: to.worker, executor: to.incarnation, at: now };
             for &(index, attempt) in &to.tasks {
                 self.places.insert((TaskId { job: to.job, index }, attempt), place);
             }
@@ -128,18 +122,10 @@ impl Workers {
         Some(before.max(now.since(heard.last)))
     }
 
-    /// For how long, at most, an attempt's worker was not heard in all since it was given there; if nobody tells, how
-    /// long that is ago.
-    pub(super) fn quiet_since(&self, now: Timestamp, place: Place) -> Duration {
-        let quiet = self.quiet_in_all(now, place.worker);
-        let recorded = quiet.map_or(now.since(place.at), |quiet| quiet.saturating_sub(place.quiet_before));
-        recorded + DECIDED_BEFORE
-    }
-
-    fn quiet_in_all(&self, now: Timestamp, worker: WorkerId) -> Option<Duration> {
-        let heard = self.heard.get(&worker)?;
-        let pause = now.since(heard.last);
-        Some(heard.quiet + if pause < PAUSE { Duration::ZERO } else { pause })
+    /// For how long, at most, an attempt's worker was not heard when it was lost; if nobody tells, how long ago it was
+    /// given there.
+    pub(super) fn quiet_at_most(&self, now: Timestamp, place: Place) -> Duration {
+        self.quiet(now, place.worker).unwrap_or_else(|| now.since(place.at)) + DECIDED_BEFORE
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clusterctl::core::id::{ConnectionId, Fence, WorkerId};
 use clusterctl::core::membership::{Carried, Facts, Registered, Report, StartOrder};
 use clusterctl::core::pool::{Effect, Identity, RegisterError, Viewer};
+use clusterctl::core::time::Timestamp;
 
 use crate::answer::Answer;
 use crate::history::Happened;
@@ -26,9 +27,9 @@ pub struct DoorEnd {
     known: BTreeSet<Fence>,
     /// Orders that wait for the registration's answer to go first.
     orders: Vec<Down>,
-    /// Messages that came, and how many had come when the pool was told last.
-    heard: u64,
-    told: u64,
+    /// When a message came last, and when one had come when the pool was told last.
+    heard: Timestamp,
+    told: Timestamp,
 }
 
 /// How far a worker's membership is, and so what becomes of orders for it.
@@ -69,8 +70,8 @@ impl DoorEnd {
             registration: Registration::None,
             known: BTreeSet::new(),
             orders: Vec::new(),
-            heard: 0,
-            told: 0,
+            heard: Timestamp::default(),
+            told: Timestamp::default(),
         }
     }
 }
@@ -90,8 +91,9 @@ impl World {
     /// A message has come up a link.
     pub fn pool_receives(&mut self, id: LinkId, message: Up) {
         let Some(connection) = self.connection_of(id) else { return };
+        let now = self.now;
         let end = self.door_end(connection).expect("the end was just found");
-        end.heard += 1;
+        end.heard = now;
         let worker = end.worker;
         // Who is not let in was not heard.
         if matches!(end.registration, Registration::Made | Registration::Over) {
@@ -302,11 +304,16 @@ impl World {
     pub fn pool_listens(&mut self, id: LinkId) {
         let Some(connection) = self.connection_of(id) else { return };
         let seems_alive = self.plan.plant == Plant::LinkSeemsAlive;
+        let now = self.now;
         let end = self.door_end(connection).expect("the end was just found");
-        if end.heard != end.told || seems_alive {
+        if seems_alive {
+            end.heard = now;
+        }
+        if end.heard != end.told {
             end.told = end.heard;
-            self.decide(move |pool, now| {
-                pool.heard(now, connection);
+            let at = end.heard;
+            self.decide(move |pool, _| {
+                pool.heard(connection, at);
                 Answer::Nothing
             });
         }

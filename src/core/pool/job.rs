@@ -58,7 +58,7 @@ pub(super) struct Active {
     pub(super) given: Timestamp,
     /// Its worker is silent since then, or was booted or removed.
     pub(super) unknown_since: Option<Timestamp>,
-    /// How long it was unknown in all, not counting the present time.
+    /// How long it had been unknown when the pool was started last, and still was.
     pub(super) unknown: Duration,
     /// Set once another boot of its worker, or a person, has shown that it can only lapse.
     pub(super) doomed: Option<Timestamp>,
@@ -225,7 +225,14 @@ impl Active {
         }
     }
 
-    /// How long it has been unknown in all.
+    /// It is heard of: what lives is not counted down any longer, and the next silence begins from nothing. Returns
+    /// whether it was unknown.
+    pub(super) fn heard_of(&mut self) -> bool {
+        self.unknown = Duration::ZERO;
+        self.unknown_since.take().is_some()
+    }
+
+    /// How long it has been unknown, through however many lives of the pool.
     pub(super) fn unknown_for(&self, now: Timestamp) -> Duration {
         self.unknown + self.unknown_since.map_or(Duration::ZERO, |since| now.since(since))
     }

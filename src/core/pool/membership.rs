@@ -10,7 +10,7 @@ use crate::core::id::{ConnectionId, Fence, Incarnation, TaskId, WorkerId};
 use crate::core::membership::{Carried, Facts, Registered, Report, Sharing, SubmitterTrust};
 use crate::core::outcome::Outcome;
 use crate::core::record::{PutBack, Record, TaskEnded, Validity};
-use crate::core::time::Now;
+use crate::core::time::{Now, Timestamp};
 use crate::core::view::TaskEventKind;
 
 use super::apply::is_retryable;
@@ -223,8 +223,8 @@ impl Pool {
         self.turn.start(connection, &job.submission, fence, lease);
         if let Some(active) = self.active_mut(fence) {
             active.phase = Phase::Sent;
-            active.unknown_since = None;
             active.doomed = None;
+            active.heard_of();
         }
     }
 
@@ -235,7 +235,7 @@ impl Pool {
             active.phase = Phase::Arrived;
         }
         active.doomed = None;
-        if active.unknown_since.take().is_some() {
+        if active.heard_of() {
             self.tell(fence, worker, TaskEventKind::Returned);
         }
     }
@@ -259,7 +259,7 @@ impl Pool {
         connection: ConnectionId,
         full: Option<String>,
     ) -> Option<Duration> {
-        self.heard(now, connection);
+        self.heard(connection, now.at);
         let id = *self.connections.get(&connection)?;
         let over = now.at + self.timing.over_after(self.timing.lease);
         let worker = self.workers.get_mut(&id)?;
@@ -275,11 +275,11 @@ impl Pool {
         Some(self.timing.lease)
     }
 
-    /// A byte came: the worker is not silent.
-    pub fn heard(&mut self, now: Now, connection: ConnectionId) {
+    /// A byte came, at this time: the worker is not silent.
+    pub fn heard(&mut self, connection: ConnectionId, at: Timestamp) {
         let Some(&id) = self.connections.get(&connection) else { return };
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.heard = Some(now.at);
+        worker.heard = Some(at.max(worker.heard.unwrap_or_default()));
         if worker.hearing != Hearing::Silent {
             return;
         }
@@ -288,19 +288,18 @@ impl Pool {
         for fence in fences {
             // What can only lapse is not at who is heard.
             if let Some(active) = self.active_mut(fence).filter(|active| active.doomed.is_none())
-                && let Some(since) = active.unknown_since.take()
+                && active.heard_of()
             {
-                active.unknown += now.at.since(since);
                 self.tell(fence, id, TaskEventKind::Returned);
             }
         }
-        self.arm_silence(id, now.at);
+        self.arm_silence(id, at);
         self.refresh_offer(id);
     }
 
     /// What happened at a worker, in order. Answers with the attempts that it need not keep any longer.
     pub fn report(&mut self, now: Now, connection: ConnectionId, reports: Vec<Report>) -> Vec<Fence> {
-        self.heard(now, connection);
+        self.heard(connection, now.at);
         let Some(&id) = self.connections.get(&connection) else { return Vec::new() };
         let mut forget = Vec::new();
         for report in reports {
@@ -322,8 +321,8 @@ impl Pool {
 
     fn started(&mut self, fence: Fence, worker: WorkerId) {
         let Some(active) = self.active_mut(fence).filter(|active| active.worker == worker) else { return };
-        active.unknown_since = None;
         active.doomed = None;
+        active.heard_of();
         // It is reported again after a break, since the first report may have been lost with the link.
         if std::mem::replace(&mut active.phase, Phase::Running) != Phase::Running {
             self.tell(fence, worker, TaskEventKind::Started);

@@ -53,6 +53,44 @@ fn an_unknown_attempt_without_retries_is_lost_after_a_day() {
 }
 
 #[test]
+fn a_return_ends_a_silence_and_the_next_one_counts_from_nothing() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let spec = JobSpec { lost_after: Some(Duration::from_secs(100)), ..JobSpec::new("sleep 9") };
+    let job = world.submit(spec);
+    world.turn();
+    for _ in 0..3 {
+        world.pass(16);
+        world.pass(99);
+        assert_eq!(world.state(job), Some(TaskState::Unknown));
+        world.pool.heard(connection, world.now.at);
+    }
+
+    world.pass(16);
+    world.pass(101);
+
+    assert_eq!(world.state(job), None);
+}
+
+#[test]
+fn silence_begins_with_the_last_byte_although_that_is_told_later() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("sleep 9"));
+    world.turn();
+    world.pass(9);
+    let byte = world.now.at;
+    world.pass(4);
+    world.pool.heard(connection, byte);
+
+    world.pass(10);
+    assert_eq!(world.state(job), Some(TaskState::Starting));
+    world.pass(2);
+
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
 fn with_retries_another_attempt_starts_when_lease_and_grace_are_over_and_not_before() {
     let mut world = World::new();
     world.join("w1", 1);

@@ -5,12 +5,11 @@ use super::*;
 #[test]
 fn a_job_that_is_repeated_in_the_log_takes_the_place_of_what_replay_knows_of_it() {
     let mut world = World::new();
-    let (_, connection) = world.join("w1", 1);
+    world.join("w1", 1);
     let id = world.submit(JobSpec::new("sleep 9"));
     world.turn();
     world.pass(16);
     world.pass(5);
-    world.pool.heard(world.now, connection);
     world.turn();
     let state = world.pool.jobs[&id].state(world.now.at);
     assert_eq!(state.active[0].unknown, Duration::from_secs(5));
