@@ -1,11 +1,12 @@
 //! A disk that fills up under a pool or a worker. Needs root, to mount a small one.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::statvfs::statvfs;
 
-use crate::cluster::{Cluster, Process, Site, join_command, skipped, wait_until};
+use crate::cluster::{Cluster, Process, Site, join_command, pool_command, skipped, wait_until};
 use crate::storage::revived::{Fault, Shim};
 
 /// A small file system, for as long as this lives.
@@ -32,7 +33,7 @@ impl Small {
     /// Leaves no more free than this.
     fn fill(&self, leave: u64, name: &str) -> PathBuf {
         let filler = self.0.join(name);
-        let file = std::fs::File::create(&filler).unwrap();
+        let file = File::create(&filler).unwrap();
         let bytes = i64::try_from(self.free().saturating_sub(leave)).unwrap();
         nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, bytes).unwrap();
         filler
@@ -210,6 +211,28 @@ fn output_that_a_disk_has_dropped_is_found() {
     });
 
     assert!(!arrives, "nothing was found");
+}
+
+#[test]
+fn a_pool_and_a_worker_whose_log_has_no_space_go_on() {
+    let mut cluster = Cluster::start();
+    cluster.kill_pool();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut command = pool_command(&cluster.operator, &cluster.address);
+    let mut pool = Process::start(command.env("CLUSTERCTL_LOG", "debug").stdout(full()).stderr(full()));
+    wait_until("the pool answers", || cluster.operator.run(["workers", "-q"]).code == 0);
+    let (home, token) = (cluster.site.home("w1"), cluster.token("--worker"));
+    let mut command = join_command(&home, &cluster.address, "w1", &["--token", &token]);
+    let mut worker = Process::start(command.env("CLUSTERCTL_LOG", "debug").stdout(full()).stderr(full()));
+    wait_until("the worker has joined", || {
+        assert_eq!((pool.ended(), worker.ended()), (None, None));
+        cluster.operator.run(["workers"]).stdout.contains("ready")
+    });
+
+    let done = cluster.operator.run(["run", "echo fine"]);
+
+    assert_eq!((done.code, done.stdout.as_str()), (0, "fine\n"), "{}", done.stderr);
+    assert_eq!((pool.ended(), worker.ended()), (None, None));
 }
 
 #[test]
