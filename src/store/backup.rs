@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{StoreError, sqlite};
+use super::{StoreError, output, sqlite};
 
 /// Beside the database: the pool's identity, and output.
 const FILES: [&str; 2] = ["key", "keys.toml"];
-const OUTPUT: &str = "output";
+pub(super) const OUTPUT: &str = "output";
 
 /// What a backup holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ fn beside(to: &Path) -> PathBuf {
 fn copy(state: &Path, to: &Path) -> Result<Copied, StoreError> {
     let mut copied = Copied { database_bytes: copy_database(state, to)?, ..Copied::default() };
     fs::DirBuilder::new().mode(0o700).create(to.join(OUTPUT))?;
-    for segment in segments(state)? {
+    for segment in output::files(&state.join(OUTPUT))? {
         let name = segment.file_name().unwrap_or_default().to_owned();
         // One may have been dropped for its age since it was listed.
         copied.output_bytes += copy_file(&segment, &to.join(OUTPUT).join(name))?.unwrap_or(0);
@@ -84,18 +84,6 @@ fn copy_database(state: &Path, to: &Path) -> Result<u64, StoreError> {
     let file = File::open(&target)?;
     file.sync_all()?;
     Ok(file.metadata()?.len())
-}
-
-/// The files of kept output.
-pub(super) fn segments(state: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(state.join(OUTPUT)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut found = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    found.retain(|path| path.extension().is_some_and(|extension| extension == "out"));
-    found.sort();
-    Ok(found)
 }
 
 /// As much of a file as there is; how much that was. None if there is no such file.

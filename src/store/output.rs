@@ -92,10 +92,7 @@ impl OutputWriter {
     pub fn open(directory: &Path, limit: u64) -> io::Result<(Self, OutputReader)> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let mut index = Index { directory: directory.to_owned(), limit, ..Index::default() };
-        let mut numbers: Vec<u32> = fs::read_dir(directory)?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".out")?.parse().ok())
-            .collect();
-        numbers.sort_unstable();
+        let numbers = segments(directory)?;
         for &number in &numbers {
             index.load(number, Some(&number) == numbers.last())?;
         }
@@ -319,6 +316,27 @@ impl OutputReader {
     }
 }
 
+impl OutputReader {
+    /// Of a directory that is only looked at, whoever writes to it: of what is whole there now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(directory: &Path) -> io::Result<Self> {
+        let mut index = Index { directory: directory.to_owned(), ..Index::default() };
+        for number in segments(directory)? {
+            match File::open(path(directory, number)) {
+                // Dropped for its age since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                file => {
+                    index.look(number, &file?, Scrutiny::Headers)?;
+                }
+            }
+        }
+        index.all_is_durable();
+        Ok(Self { shared: Arc::new(RwLock::new(index)) })
+    }
+}
+
 impl Index {
     /// Learns of the frames of a segment. Only the newest can have been torn by a crash; what is wrong in another one was
     /// damaged, and is left alone.
@@ -326,13 +344,9 @@ impl Index {
         let path = path(&self.directory, number);
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let scrutiny = if is_newest { Scrutiny::Bytes } else { Scrutiny::Headers };
-        let mut extents: Vec<(Fence, Extent)> = Vec::new();
-        let end = segment::scan(&file, scrutiny, |at, header: Header| {
-            let (position, end, bytes) = (header.position, header.end(), header.file_bytes());
-            extents.push((header.key, Extent { segment: number, at, bytes, position, end }));
-        })?;
+        let end = self.look(number, &file, scrutiny)?;
         let length = file.metadata()?.len();
-        if extents.is_empty() {
+        if end == 0 {
             return fs::remove_file(path);
         }
         if is_newest {
@@ -342,12 +356,20 @@ impl Index {
         } else if end < length {
             tracing::error!(segment = %path.display(), at = end, "kept output is damaged: what follows is lost");
         }
-        self.segments.insert(number, 0);
-        for (key, extent) in extents {
-            self.add(key, extent);
-        }
-        self.attempts.values_mut().for_each(|kept| kept.durable = kept.written);
+        self.all_is_durable();
         Ok(())
+    }
+
+    /// Learns of the whole frames of a segment; answers with where they end.
+    fn look(&mut self, number: u32, file: &File, scrutiny: Scrutiny) -> io::Result<u64> {
+        segment::scan(file, scrutiny, |at, header: Header| {
+            let (position, end, bytes) = (header.position, header.end(), header.file_bytes());
+            self.add(header.key, Extent { segment: number, at, bytes, position, end });
+        })
+    }
+
+    fn all_is_durable(&mut self) {
+        self.attempts.values_mut().for_each(|kept| kept.durable = kept.written);
     }
 
     /// Learns of a frame; behind another one of the same attempt it becomes part of that extent.
@@ -390,6 +412,24 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// The files of kept output, the oldest first.
+pub(super) fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(segments(directory)?.into_iter().map(|number| path(directory, number)).collect())
+}
+
+/// The segments that there are, the oldest first.
+fn segments(directory: &Path) -> io::Result<Vec<u32>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut numbers: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".out")?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 fn path(directory: &Path, number: u32) -> PathBuf {

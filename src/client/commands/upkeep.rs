@@ -44,13 +44,15 @@ pub fn look_through(session: &Session, manner: Manner) -> Result<u8, Failure> {
     let used = if StateLock::is_held(&state) { Use::Served } else { Use::Idle };
     let found = check(&state, used).map_err(|error| failure(&error, "nothing could be checked"))?;
     let mut sentence = format!(
-        "{}: {} records, {} jobs and {} tasks in the history, {} audit entries, {:.1} MiB of output",
+        "{}: {} records, {} jobs and {} tasks in the history, {} audit entries, {:.1} MiB of output; \
+         that of {} tasks has the hashes that their workers told",
         state.display(),
         found.entries,
         found.jobs,
         found.tasks,
         found.audit,
-        found.output_bytes as f64 / f64::from(1 << 20)
+        found.output_bytes as f64 / f64::from(1 << 20),
+        found.verified
     );
     if found.problems.is_empty() {
         sentence += "\n  all in order";
@@ -63,7 +65,7 @@ pub fn look_through(session: &Session, manner: Manner) -> Result<u8, Failure> {
     }
     let document = serde_json::json!({
         "state": state.display().to_string(), "entries": found.entries, "jobs": found.jobs, "tasks": found.tasks,
-        "audit": found.audit, "output_bytes": found.output_bytes, "problems": found.problems,
+        "audit": found.audit, "output_bytes": found.output_bytes, "verified": found.verified, "problems": found.problems,
     });
     tell_done(manner, &sentence, &state.display().to_string(), document);
     Ok(u8::from(!found.problems.is_empty()))

@@ -41,6 +41,7 @@ enum Kind {
 
 pub(super) struct Load {
     client: Home,
+    operator: Home,
     witness: Witness,
     directory: PathBuf,
     mark: String,
@@ -67,6 +68,7 @@ impl Load {
         Self {
             witness: Witness::new(cluster, client.clone()),
             client,
+            operator: cluster.operator.clone(),
             directory: cluster.site.path().to_owned(),
             mark: format!("MARK=rounds-{what}-{}", std::process::id()),
             seed: u64::from(seed),
@@ -266,13 +268,16 @@ impl Load {
         };
         assert!(lost_tasks <= bound, "{lost_tasks} tasks are lost ({words})");
         let starts = self.starts().len();
+        let checked = self.operator.run(["pool", "check", "--output", "json"]).ok();
+        let checked: serde_json::Value = serde_json::from_str(&checked).unwrap();
         self.witness.assert_all_held(&words);
         println!(
-            "{}: {} rounds of kill -9, {} jobs acknowledged, {starts} starts, {lost_tasks} tasks told as lost; no promise \
-             was broken, nothing was left",
+            "{}: {} rounds of kill -9, {} jobs acknowledged, {starts} starts, {lost_tasks} tasks told as lost, the output of \
+             {} has its hashes; no promise was broken, nothing was left",
             self.what,
             self.rounds,
             all.len(),
+            checked["verified"],
         );
     }
 
