@@ -59,9 +59,9 @@ pub enum News {
     Done(Box<JobInfo>),
 }
 
-/// What has been seen, so that a new connection goes on there.
-#[derive(Debug, Default)]
-struct Seen {
+/// What a follower has seen, so that a new connection goes on there and nothing is told twice.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
     tasks: RangeSet,
     partly: BTreeMap<u32, (u32, u64)>,
     told: BTreeMap<u32, Told>,
@@ -134,9 +134,9 @@ impl Following {
                 Some(news) => {
                     let news = news?;
                     self.broken = 0;
-                    let Some(news) = self.seen.sift(news) else { continue };
-                    self.seen.note(&news);
-                    return Ok(news);
+                    if let Some(news) = self.seen.take(news) {
+                        return Ok(news);
+                    }
                 }
                 None => self.lost(session).await?,
             }
@@ -213,7 +213,15 @@ impl FollowWhat {
 }
 
 impl Seen {
-    fn write(&self, mut to: resume::Builder<'_>) {
+    /// Takes news in; what of it was not told before.
+    pub fn take(&mut self, news: News) -> Option<News> {
+        let news = self.sift(news)?;
+        self.note(&news);
+        Some(news)
+    }
+
+    /// Says it to the pool, which goes on behind it.
+    pub fn write(&self, mut to: resume::Builder<'_>) {
         let ranges: Vec<_> = self.tasks.ranges().collect();
         wire::fence::write_ranges(&ranges, to.reborrow().init_tasks(wire::text::count(&ranges)));
         let mut list = to.init_partly(u32::try_from(self.partly.len()).unwrap_or(0));
@@ -236,13 +244,14 @@ impl Seen {
         let is_new = match event.kind {
             TaskEventKind::Queued => !told.started && !std::mem::replace(&mut told.queued, true),
             TaskEventKind::Unknown(_) => !std::mem::replace(&mut told.unknown, true),
-            TaskEventKind::Started | TaskEventKind::Returned => {
+            TaskEventKind::Returned => std::mem::take(&mut told.unknown),
+            TaskEventKind::Started => {
                 let was_unknown = std::mem::take(&mut told.unknown);
                 let is_first = !std::mem::replace(&mut told.started, true);
-                if was_unknown {
+                if !is_first {
                     event.kind = TaskEventKind::Returned;
                 }
-                was_unknown || is_first
+                is_first || was_unknown
             }
             TaskEventKind::AttemptLost(_) | TaskEventKind::Ended(_) => {
                 self.told.remove(&event.task);
@@ -369,6 +378,17 @@ mod tests {
 
         let wanted = [(1, Started), (1, Unknown(None)), (1, Returned), (1, Unknown(None)), (1, Returned)];
         assert_eq!(kinds(&told), wanted);
+    }
+
+    #[test]
+    fn a_start_is_told_whatever_was_said_of_its_worker_before() {
+        use TaskEventKind::{Queued, Returned, Started, Unknown};
+
+        let back = [(1, Queued), (1, Unknown(None)), (1, Returned), (1, Started)];
+        let at_once = [(1, Queued), (1, Unknown(None)), (1, Started)];
+
+        assert_eq!(kinds(&back), back);
+        assert_eq!(kinds(&at_once), at_once);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Check for Follows {
         let mut broken = |text: String| {
             found.broken(Promise::P10, format!("{observer:?} follows job {job} and is told {text}"));
         };
-        if let Follow::Begins { all, over, active } = what {
+        if let Follow::Begins { all, over, active, .. } = what {
             if !following.over.difference(over).is_empty() {
                 broken("that less is over than it was told before".to_owned());
             }

@@ -1,10 +1,9 @@
 //! P9 and P10: the bytes that a follower is given are what the script wrote, in order, each once, through any number of
-//! lost connections; and all of them, when it has been told that a task ended. Where nobody is given any, followers are
-//! told of events alone.
+//! lost connections; and all of them, when it has been told that a task ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use clusterctl::core::id::{Fence, TaskId};
+use clusterctl::core::id::{Fence, JobId, TaskId};
 use clusterctl::core::outcome::Outcome;
 use clusterctl::core::output::Stream;
 
@@ -14,7 +13,9 @@ use super::{Check, Findings, Follow, Happened, Observer, Promise, Written};
 pub(super) struct Given {
     given: BTreeMap<(Observer, TaskId, u32), Written>,
     written: BTreeMap<(TaskId, u32), Written>,
-    /// Those that were told to somebody to have ended by themselves.
+    /// Who is given output at all.
+    listeners: BTreeSet<(Observer, JobId)>,
+    /// Those that were told to one of them to have ended by themselves.
     told: Vec<(Observer, TaskId, u32)>,
 }
 
@@ -37,8 +38,14 @@ impl Check for Given {
         {
             let Fence { task, attempt, .. } = fence;
             self.written.insert((*task, attempt.0), written.clone());
+        } else if let Happened::Followed { observer, job, what: Follow::Begins { gives_output, .. } } = event
+        {
+            if *gives_output {
+                self.listeners.insert((*observer, *job));
+            }
         } else if let Happened::Followed { observer, job, what: Follow::Ended { index, attempt, outcome } } =
             event
+            && self.listeners.contains(&(*observer, *job))
             && matches!(outcome, Outcome::Exited(_) | Outcome::Signaled(_) | Outcome::TimedOut)
         {
             self.told.push((*observer, TaskId { job: *job, index: *index }, *attempt));
@@ -54,8 +61,7 @@ impl Check for Given {
                 found.broken(Promise::P9, text);
             }
         }
-        let told = if self.given.is_empty() { &[][..] } else { &self.told };
-        for key @ (observer, task, attempt) in told {
+        for key @ (observer, task, attempt) in &self.told {
             let given = self.given.get(key).unwrap_or(&nothing);
             let written = self.written.get(&(*task, *attempt)).unwrap_or(&nothing);
             if given != written {

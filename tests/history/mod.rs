@@ -122,11 +122,12 @@ pub struct TaskSight {
 /// What a follower is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// Of all these tasks those are over, and those have this attempt.
+    /// Of all these tasks those are over, and those have this attempt; and whether output is given, too.
     Begins {
         all: RangeSet,
         over: RangeSet,
         active: Vec<(u32, u32)>,
+        gives_output: bool,
     },
     /// Something else than an end.
     Task(TaskEvent),

@@ -145,7 +145,8 @@ fn breaches() -> Vec<(Promise, History)> {
     let accepted = Happened::Accepted { owner: "bob".to_owned(), request, job: JOB };
     let retried = put_back(1, PutBack::Retry("its keeper was killed".to_owned()));
     let started = |attempt| Happened::Started(fence(attempt));
-    let begins = Follow::Begins { all: RangeSet::of(&[(0, 0)]), over: RangeSet::default(), active: vec![] };
+    let (all, over_before, active) = (RangeSet::of(&[(0, 0)]), RangeSet::default(), vec![]);
+    let begins = Follow::Begins { all, over: over_before, active, gives_output: true };
     let begins = Happened::Followed { observer, job: JOB, what: begins };
     let cancelled = Happened::CancelAccepted { job: JOB, ranges: RangeSet::of(&[(0, 0)]) };
     let kept = Happened::Kept { fence: fence(1), kept: [b"x".to_vec(), Vec::new()] };

@@ -56,7 +56,7 @@ impl World {
         let all = all.map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
         self.show_over(observer, job, &start.over);
         let active = start.active.iter().map(|task| (task.index, task.attempt)).collect();
-        let what = Follow::Begins { all, over: start.over, active };
+        let what = Follow::Begins { all, over: start.over, active, gives_output: false };
         self.happened(Happened::Followed { observer, job, what });
         for task in &start.active {
             self.show_task(observer, job, task);
@@ -91,7 +91,7 @@ impl World {
         let array = ended.submission.spec.array.as_ref();
         let all = array.map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
         self.show_over(observer, job, &all);
-        let what = Follow::Begins { all: all.clone(), over: all, active: Vec::new() };
+        let what = Follow::Begins { all: all.clone(), over: all, active: Vec::new(), gives_output: false };
         self.happened(Happened::Followed { observer, job, what });
         self.happened(Happened::Followed { observer, job, what: Follow::Over(counts) });
     }

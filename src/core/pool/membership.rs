@@ -279,7 +279,11 @@ impl Pool {
     pub fn heard(&mut self, connection: ConnectionId, at: Timestamp) {
         let Some(&id) = self.connections.get(&connection) else { return };
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.heard = Some(at.max(worker.heard.unwrap_or_default()));
+        // What is told late may be no news.
+        if worker.heard.is_some_and(|heard| at <= heard) {
+            return;
+        }
+        worker.heard = Some(at);
         if worker.hearing != Hearing::Silent {
             return;
         }

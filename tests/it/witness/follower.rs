@@ -36,7 +36,8 @@ impl Follower {
             return None;
         }
         assert_eq!(code, 0, "whoever followed job {job}");
-        let begins = Follow::Begins { all: all.clone(), over: RangeSet::default(), active: Vec::new() };
+        let (all, over, active) = (all.clone(), RangeSet::default(), Vec::new());
+        let begins = Follow::Begins { all, over, active, gives_output: true };
         let followed = |what| Happened::Followed { observer, job, what };
         let mut happened = vec![followed(begins)];
         for line in told.lines().map(|line| serde_json::from_str(line).unwrap()) {

@@ -38,6 +38,8 @@ pub struct Witness {
     submissions: BTreeMap<JobId, Submission>,
     submits: u64,
     followers: BTreeMap<JobId, Follower>,
+    /// How many of these have seen a job's end.
+    followed: usize,
 }
 
 impl Witness {
@@ -56,6 +58,7 @@ impl Witness {
             submissions: BTreeMap::new(),
             submits: 0,
             followers: BTreeMap::new(),
+            followed: 0,
         }
     }
 
@@ -137,8 +140,11 @@ impl Witness {
     /// Panics with what was broken, if anything was, now that nothing happens any more.
     #[track_caller]
     pub fn assert_all_held(mut self, words: &str) {
+        let began = self.followers.len();
         let broken: Vec<String> = self.violations().iter().map(ToString::to_string).collect();
         assert!(broken.is_empty(), "{words}: {} breaches\n{}", broken.len(), broken.join("\n"));
+        // Some came to a closed door.
+        assert!(self.followed * 2 >= began, "{words}: {} of {began} followers saw an end", self.followed);
     }
 
     /// Where a promise was broken, now that nothing happens any more.
@@ -163,9 +169,9 @@ impl Witness {
             let spec = &self.submissions[&job].spec;
             let all =
                 spec.array.as_ref().map_or(RangeSet::of(&[(0, 0)]), |array| RangeSet::of(array.ranges()));
-            for event in follower.finish(&all).into_iter().flatten() {
-                self.see(event);
-            }
+            let Some(events) = follower.finish(&all) else { continue };
+            self.followed += 1;
+            events.into_iter().for_each(|event| self.see(event));
         }
     }
 

@@ -2,14 +2,14 @@
 //! it had come to.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clusterctl::client::follow::{News, Seen};
 use clusterctl::core::id::{JobId, TaskId};
 use clusterctl::core::range::RangeSet;
-use clusterctl::core::view::TaskEventKind;
+use clusterctl::core::view::{TaskEvent, TaskEventKind};
 use clusterctl::schema::pool_capnp::sink;
 use clusterctl::wire;
 use tokio::sync::mpsc;
@@ -39,10 +39,9 @@ struct Following {
     job: JobId,
     all: RangeSet,
     live: bool,
-    /// Told to have ended.
-    over: RangeSet,
-    /// Of tasks that were not, the attempt of which there was output, and how far.
-    partly: BTreeMap<u32, (u32, u64)>,
+    seen: Seen,
+    /// Places that it has had among those who follow.
+    places: u32,
     is_over: bool,
 }
 
@@ -73,8 +72,8 @@ impl Follower {
                 job,
                 all,
                 live: self.random.chance(700),
-                over: RangeSet::default(),
-                partly: BTreeMap::new(),
+                seen: Seen::default(),
+                places: 0,
                 is_over: false,
             });
         }
@@ -100,10 +99,7 @@ async fn attend(follower: &Shared) -> Result<(), capnp::Error> {
     let Some(_) = follower.borrow_mut().present() else { return Ok(()) };
     let (pool, mut broken) = connect().await?;
     loop {
-        let Some(mut present) = follower.borrow_mut().present() else { return Ok(()) };
-        if follower.borrow().plant == Plant::FollowerForgetsItsPlace {
-            present.partly.clear();
-        }
+        let Some(present) = take_place(follower) else { return Ok(()) };
         let mut request = pool.job_request();
         request.get().set_id(present.job.0);
         let answer = within(request.send().promise).await?;
@@ -114,22 +110,14 @@ async fn attend(follower: &Shared) -> Result<(), capnp::Error> {
         }
         let (told, mut ends) = mpsc::channel(1);
         let mut request = answer.get()?.get_handle()?.follow_request();
-        let sink = Told { follower: Rc::clone(follower), job: present.job, _told: told };
+        let sink =
+            Told { follower: Rc::clone(follower), job: present.job, place: present.places, _told: told };
         request.get().set_sink(capnp_rpc::new_client(sink));
         request.get().init_what().set_live(present.live);
-        let mut from = request.get().init_from();
-        let over: Vec<_> = present.over.ranges().collect();
-        wire::fence::write_ranges(&over, from.reborrow().init_tasks(wire::text::count(&over)));
-        let mut partly = from.init_partly(u32::try_from(present.partly.len()).unwrap());
-        for (n, (task, (attempt, position))) in (0..).zip(&present.partly) {
-            let mut one = partly.reborrow().get(n);
-            one.set_task(*task);
-            one.set_attempt(*attempt);
-            one.set_position(*position);
+        match follower.borrow().plant {
+            Plant::FollowerForgetsItsPlace => {}
+            _ => present.seen.write(request.get().init_from()),
         }
-        let begins =
-            Follow::Begins { all: present.all.clone(), over: present.over.clone(), active: Vec::new() };
-        follower.borrow().tell(present.job, begins);
         let following = within(request.send().promise).await?;
         let _place = following.get()?.get_following()?;
         loop {
@@ -152,10 +140,27 @@ async fn attend(follower: &Shared) -> Result<(), capnp::Error> {
     }
 }
 
-/// Our end. Of a place that was lost something may still come: it is of no job that is followed any longer.
+/// What is followed now, at another place than before.
+fn take_place(follower: &Shared) -> Option<Following> {
+    let mut follower = follower.borrow_mut();
+    follower.present()?;
+    let present = follower.present.as_mut()?;
+    present.places += 1;
+    let present = present.clone();
+    if present.places == 1 {
+        let all = present.all.clone();
+        let begins =
+            Follow::Begins { all, over: RangeSet::default(), active: Vec::new(), gives_output: true };
+        follower.tell(present.job, begins);
+    }
+    Some(present)
+}
+
+/// Our end at one place. What comes to it after that was lost is not heard.
 struct Told {
     follower: Shared,
     job: JobId,
+    place: u32,
     _told: mpsc::Sender<()>,
 }
 
@@ -170,47 +175,47 @@ impl Told {
             tokio::time::sleep(wait).await;
         }
     }
+
+    /// Takes news in as the program's own follower does, and tells what of it was new.
+    fn take(&self, news: News) -> Result<(), capnp::Error> {
+        let mut follower = self.follower.borrow_mut();
+        let observer = follower.observer;
+        let present = follower.present.as_mut();
+        let Some(present) = present.filter(|now| (now.job, now.places) == (self.job, self.place)) else {
+            return Err(capnp::Error::disconnected("nobody follows any longer".to_owned()));
+        };
+        let job = self.job;
+        let happened = match present.seen.take(news) {
+            None | Some(News::Gone { .. }) => return Ok(()),
+            Some(News::Bytes { task, attempt, chunk }) => {
+                Happened::Given { observer, task: TaskId { job, index: task }, attempt, chunk }
+            }
+            Some(News::Event(TaskEvent { task, attempt, kind: TaskEventKind::Ended(end), .. })) => {
+                let what = Follow::Ended { index: task, attempt, outcome: end.outcome };
+                Happened::Followed { observer, job, what }
+            }
+            Some(News::Event(event)) => Happened::Followed { observer, job, what: Follow::Task(event) },
+            Some(News::Done(info)) => {
+                present.is_over = true;
+                Happened::Followed { observer, job, what: Follow::Over(info.counts) }
+            }
+        };
+        tell(&follower.witness, happened);
+        Ok(())
+    }
 }
 
 impl sink::Server for Told {
     async fn write(self: Rc<Self>, params: sink::WriteParams) -> Result<(), capnp::Error> {
         self.dawdle().await;
         let params = params.get()?;
-        let (index, attempt) = (params.get_task(), params.get_attempt());
         let chunk = wire::output::read(params.get_chunk()?)?;
-        let mut follower = self.follower.borrow_mut();
-        let (observer, task) = (follower.observer, TaskId { job: self.job, index });
-        if let Some(present) = &mut follower.present {
-            present.partly.insert(index, (attempt, chunk.end()));
-        }
-        tell(&follower.witness, Happened::Given { observer, task, attempt, chunk });
-        Ok(())
+        self.take(News::Bytes { task: params.get_task(), attempt: params.get_attempt(), chunk })
     }
 
     async fn event(self: Rc<Self>, params: sink::EventParams) -> Result<(), capnp::Error> {
         self.dawdle().await;
-        let event = wire::task::read_event(params.get()?.get_event()?)?;
-        let mut follower = self.follower.borrow_mut();
-        if let Some(present) = &mut follower.present {
-            match &event.kind {
-                TaskEventKind::Ended(_) => {
-                    present.over.insert(event.task);
-                    present.partly.remove(&event.task);
-                }
-                TaskEventKind::AttemptLost(_) => {
-                    present.partly.insert(event.task, (event.attempt + 1, 0));
-                }
-                _ => {}
-            }
-        }
-        let what = match event.kind {
-            TaskEventKind::Ended(end) => {
-                Follow::Ended { index: event.task, attempt: event.attempt, outcome: end.outcome }
-            }
-            _ => Follow::Task(event),
-        };
-        follower.tell(self.job, what);
-        Ok(())
+        self.take(News::Event(wire::task::read_event(params.get()?.get_event()?)?))
     }
 
     async fn done(
@@ -218,12 +223,6 @@ impl sink::Server for Told {
         params: sink::DoneParams,
         _results: sink::DoneResults,
     ) -> Result<(), capnp::Error> {
-        let info = wire::job::read_info(params.get()?.get_info()?)?;
-        let mut follower = self.follower.borrow_mut();
-        if let Some(present) = &mut follower.present {
-            present.is_over = true;
-        }
-        follower.tell(self.job, Follow::Over(info.counts));
-        Ok(())
+        self.take(News::Done(Box::new(wire::job::read_info(params.get()?.get_info()?)?)))
     }
 }

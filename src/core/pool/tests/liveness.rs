@@ -91,6 +91,24 @@ fn silence_begins_with_the_last_byte_although_that_is_told_later() {
 }
 
 #[test]
+fn a_byte_that_is_told_when_its_worker_is_silent_already_is_no_news() {
+    let mut world = World::new();
+    let (_, connection) = world.join("w1", 1);
+    let job = world.submit(JobSpec::new("sleep 9"));
+    world.turn();
+    let before = world.now.at;
+    world.pass(5);
+    world.pool.heard(connection, world.now.at);
+    world.pass(16);
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+
+    world.pool.heard(connection, before);
+    world.turn();
+
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
 fn with_retries_another_attempt_starts_when_lease_and_grace_are_over_and_not_before() {
     let mut world = World::new();
     world.join("w1", 1);

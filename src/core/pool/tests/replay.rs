@@ -95,6 +95,27 @@ fn a_repeated_job_that_the_log_still_has_from_its_start_is_not_counted_twice() {
 }
 
 #[test]
+fn a_return_after_a_restart_ends_a_silence_that_began_before_it() {
+    let mut world = World::new();
+    let (id, _) = world.join("w1", 1);
+    let spec = JobSpec { lost_after: Some(Duration::from_secs(100)), ..JobSpec::new("true") };
+    let job = world.submit(spec);
+    let fence = started(&world.turn())[0];
+    world.pass(16);
+    world.pass(50);
+    world.lengthen_the_log();
+    world.restart();
+    let carried = Carried { living: vec![fence], ..nothing_carried() };
+    world.pool.register(world.now, id, ConnectionId(50), facts(1, 1, 2), vec![carried]).unwrap();
+    world.turn();
+
+    world.pass(16);
+    world.pass(60);
+
+    assert_eq!(world.state(job), Some(TaskState::Unknown));
+}
+
+#[test]
 fn an_id_is_not_given_out_again_when_its_job_has_left_the_log() {
     let mut world = World::new();
     let (_, connection) = world.join("w1", 1);
