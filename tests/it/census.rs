@@ -1,6 +1,7 @@
 //! Which processes are there: found by what they carry in their environment, as jobs pass it on to all that they start.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::cluster::{Site, kill, wait_until};
@@ -58,31 +59,48 @@ pub fn assert_none(variable: &str) {
     assert!(left.is_empty(), "left behind: {left:?}");
 }
 
+/// Processes that write their ids into a file, and end with this. One of them would stay stopped for ever.
+struct Planted(PathBuf);
+
+impl Planted {
+    fn pids(&self) -> Vec<i32> {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        text.lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    /// Kills one, and what it waits for.
+    fn end(pid: i32) {
+        children(pid).into_iter().chain([pid]).for_each(|pid| kill(pid, libc::SIGKILL));
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        self.pids().into_iter().filter(|pid| is_alive(*pid)).for_each(Self::end);
+    }
+}
+
 #[test]
 fn planted_processes_are_found_whatever_they_have_left_and_until_the_last_has_ended() {
     let mark = format!("MARK=planted-{}", std::process::id());
     let variable = mark.split_once('=').unwrap();
     let site = Site::new();
-    let pids = site.path().join("pids");
+    let planted = Planted(site.path().join("pids"));
     // Each is nobody's child and leads a session of its own; one hears no signal, one is stopped, one is called otherwise.
     let script = "ways=(\"trap '' HUP INT TERM; sleep 100; :\" 'kill -STOP $$' 'exec -a [kworker/0:1] sleep 100'); \
                   for way in \"${ways[@]}\"; do (setsid bash -c \"echo \\$\\$ >> $0; $way\" &); done";
     let mut plant = Command::new("bash");
-    plant.args(["-c", script]).arg(&pids).env(variable.0, variable.1).stdout(Stdio::null());
+    plant.args(["-c", script]).arg(&planted.0).env(variable.0, variable.1).stdout(Stdio::null());
     assert!(plant.status().unwrap().success());
-    let planted = || -> Vec<i32> {
-        let text = std::fs::read_to_string(&pids).unwrap_or_default();
-        text.lines().map(|pid| pid.parse().unwrap()).collect()
-    };
     wait_until("all are there", || {
-        planted().len() == 3 && left(&mark).iter().any(|line| line.contains("kworker"))
+        planted.pids().len() == 3 && left(&mark).iter().any(|line| line.contains("kworker"))
     });
 
     let found = carrying(&mark);
-    for pid in planted() {
+    for pid in planted.pids() {
         assert!(found.contains(&pid), "{pid} was not found: {found:?}");
         assert!(std::panic::catch_unwind(|| assert_none(&mark)).is_err(), "{:?}", left(&mark));
-        children(pid).into_iter().chain([pid]).for_each(|pid| kill(pid, libc::SIGKILL));
+        Planted::end(pid);
         wait_until("it has gone", || !is_alive(pid));
     }
     wait_until("nothing is found", || left(&mark).is_empty());
