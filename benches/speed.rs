@@ -11,8 +11,8 @@
 //! loop of it. What is ours is measured as it ships: TLS on, commits synced, a new directory for each attempt, output
 //! kept. A job waits for two syncs of the disk, one before it starts and one before its end is told, so the table has
 //! the disk's own time beside it. A fleet's workers dial from this very machine, from one source: their half of each
-//! handshake takes its processors, too, and the pool hears eight of them at a time. Nothing here fails: machines are shared, and the table says how far each number is
-//! from its goal.
+//! handshake takes its processors, too, and the pool hears eight of them at a time. Nothing here fails: machines are
+//! shared, and the table says how far each number is from its goal.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 
 #[path = "../tests/it/cluster.rs"]

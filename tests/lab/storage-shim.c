@@ -1,5 +1,5 @@
-/* Loaded into a pool or a worker (LD_PRELOAD) that is to meet failing storage: counts what the process asks of regular files, and at
- * one of these requests does what the environment says.
+/* Loaded into a pool or a worker (LD_PRELOAD) that is to meet failing storage: counts what the process asks of regular
+ * files, and at one of these requests does what the environment says.
  *
  *   STORAGE_SHIM_COUNTS  a file of at least a page, which is mapped: how often (struct counts)
  *   STORAGE_SHIM_AT      "sync N" or "write N": the N-th request of this kind, from 1
