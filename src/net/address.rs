@@ -25,19 +25,56 @@ pub enum BadAddress {
 /// # Errors
 /// When it is no address.
 pub fn dialled(text: &str) -> Result<String, BadAddress> {
-    match split(text)? {
-        (host, None) => Ok(format!("{host}:{PORT}")),
-        (_, Some(port)) => check_port(port, 1).map(|()| text.to_owned()),
-    }
+    advertised(text).map(|text| with_port(&text, PORT))
 }
 
-/// Where one listens: port 0 is one that is free.
+/// Where others are told to dial: as it is written, with a port or without.
+///
+/// # Errors
+/// When it is no address.
+pub fn advertised(text: &str) -> Result<String, BadAddress> {
+    let (_, port) = split(text)?;
+    port.map_or(Ok(()), |port| check_port(port, 1)).map(|()| text.to_owned())
+}
+
+/// Where one listens: port 0 is one that is free. What is before the last colon may be an IPv6 address as it is: there
+/// has to be a port, so it is told from it.
 ///
 /// # Errors
 /// When it is no address, or has no port.
 pub fn listened(text: &str) -> Result<String, BadAddress> {
-    let (_, port) = split(text)?;
-    check_port(port.ok_or(BadAddress::NoPort)?, 0).map(|()| text.to_owned())
+    let address = match text.rsplit_once(':') {
+        Some((host, port)) if is_ipv6(host) => format!("[{host}]:{port}"),
+        _ => text.to_owned(),
+    };
+    let (_, port) = split(&address)?;
+    check_port(port.ok_or(BadAddress::NoPort)?, 0).map(|()| address)
+}
+
+/// A host and its port: an IPv6 address stands in brackets.
+pub fn joined(host: &str, port: u16) -> String {
+    if is_ipv6(host) { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// An address with its own port, else with this one.
+pub fn with_port(address: &str, port: u16) -> String {
+    if self::port(address).is_some() { address.to_owned() } else { joined(address, port) }
+}
+
+/// The host of an address, as it is written there; of what is none, all of it.
+pub fn host(address: &str) -> &str {
+    split(address).map_or(address, |(host, _)| host)
+}
+
+/// The port of an address, if it has one.
+pub fn port(address: &str) -> Option<&str> {
+    split(address).ok()?.1
+}
+
+/// An IPv6 address without brackets; behind it may be the number of the interface that it is reached by.
+fn is_ipv6(text: &str) -> bool {
+    let (ip, scope) = text.split_once('%').map_or((text, None), |(ip, scope)| (ip, Some(scope)));
+    ip.parse::<std::net::Ipv6Addr>().is_ok() && scope.is_none_or(|scope| scope.parse::<u32>().is_ok())
 }
 
 fn check_port(port: &str, least: u16) -> Result<(), BadAddress> {
@@ -52,7 +89,9 @@ fn split(text: &str) -> Result<(&str, Option<&str>), BadAddress> {
     if text.starts_with('[') {
         let end = text.find(']').ok_or_else(bad)? + 1;
         let (host, rest) = text.split_at(end);
-        host[1..end - 1].parse::<std::net::Ipv6Addr>().map_err(|_| bad())?;
+        if !is_ipv6(&host[1..end - 1]) {
+            return Err(bad());
+        }
         return match rest.strip_prefix(':') {
             None if rest.is_empty() => Ok((host, None)),
             None => Err(bad()),
@@ -81,6 +120,29 @@ mod tests {
         assert_eq!(dialled("10.0.0.1:7711").unwrap(), "10.0.0.1:7711");
         assert_eq!(dialled("[::1]").unwrap(), "[::1]:7700");
         assert_eq!(dialled("[fe80::1]:9").unwrap(), "[fe80::1]:9");
+    }
+
+    #[test]
+    fn an_interface_may_be_named_by_its_number() {
+        assert_eq!(dialled("[fe80::1%2]:7700").unwrap(), "[fe80::1%2]:7700");
+        assert!("[fe80::1%2]:7700".parse::<std::net::SocketAddr>().is_ok());
+        assert!(dialled("[fe80::1%eth0]:7700").is_err(), "nobody would find it");
+    }
+
+    #[test]
+    fn where_one_listens_an_ipv6_address_may_stand_without_brackets() {
+        assert_eq!(listened(":::7700").unwrap(), "[::]:7700");
+        assert_eq!(listened("fe80::1%2:9").unwrap(), "[fe80::1%2]:9");
+        assert_eq!(listened("::1"), Err(BadAddress::Brackets));
+        assert_eq!(listened(&joined("::", 7700)).unwrap(), "[::]:7700");
+    }
+
+    #[test]
+    fn host_and_port_are_told_apart() {
+        assert_eq!((host("head:7700"), port("head:7700")), ("head", Some("7700")));
+        assert_eq!((host("[::1]:7700"), port("[::1]:7700")), ("[::1]", Some("7700")));
+        assert_eq!((host("[::1]"), port("[::1]")), ("[::1]", None));
+        assert_eq!((host("head"), host("::1"), host("")), ("head", "::1", ""));
     }
 
     #[test]
