@@ -1,7 +1,7 @@
 //! `pool serve`: a pool in the foreground, with the lines that let others in, and the private pool in the background.
 
 use std::io::IsTerminal;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -60,8 +60,8 @@ pub(super) struct ServeArgs {
     /// Which port to listen on
     #[arg(long, default_value_t = PORT)]
     port: u16,
-    /// What the lines for others say instead
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::dialled)]
+    /// What the lines for others say instead; without a port, the one that is listened on
+    #[arg(long, value_name = "HOST:PORT", value_parser = address::advertised)]
     advertise: Option<String>,
     /// Output that is kept at most, as 20G; 10G if not given
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -117,7 +117,7 @@ impl ServeArgs {
     }
 
     fn listening(&self) -> String {
-        self.listen.clone().unwrap_or_else(|| format!("{}:{}", self.host, self.port))
+        self.listen.clone().unwrap_or_else(|| address::joined(&self.host, self.port))
     }
 }
 
@@ -282,7 +282,7 @@ fn open_failure(error: &anyhow::Error, options: &ServeOptions, root: &StateRoot)
     let io = error.root_cause().downcast_ref::<std::io::Error>();
     if let Some(io) = io.filter(|io| io.kind() == std::io::ErrorKind::AddrInUse) {
         let listen = options.listen.as_deref().unwrap_or_default();
-        let port = listen.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let port = address::port(listen).and_then(|port| port.parse().ok());
         let holder = port.and_then(listeners::holder);
         let by = holder.map_or(String::new(), |(pid, name)| format!(" (by pid {pid}, {name})"));
         return Failure::new("port-in-use", format!("{error}: {}{by}", os_words(io)))
@@ -341,7 +341,7 @@ async fn greetings(root: &StateRoot, serving: &Serving, args: &ServeArgs) -> Res
     greet!("pool \"{}\" serving on {listening} (TLS, key {:.4})", serving.name, serving.fingerprint);
     greet!("  state     {}", serving.state.display());
     if std::io::stdout().is_terminal() {
-        let place = args.advertise.clone().unwrap_or_else(|| reached_at(&listening, &facts::hostname()));
+        let place = reached_at(args.advertise.as_deref(), &listening, &facts::hostname());
         let target = Target::Local(serving.name.clone(), serving.state.clone());
         let mut session = Session::of(target, root.clone());
         let wish = |role, uses| TokenWish {
@@ -367,13 +367,16 @@ async fn greetings(root: &StateRoot, serving: &Serving, args: &ServeArgs) -> Res
     Ok(())
 }
 
-/// Where others reach a pool that listens there: by its host's name if it listens on every address, else as it says.
-fn reached_at(listening: &str, hostname: &str) -> String {
-    match listening.parse::<std::net::SocketAddr>() {
-        Ok(address) if address.ip().is_unspecified() => format!("{hostname}:{}", address.port()),
-        Ok(address) => address.to_string(),
-        Err(_) => format!("{hostname}:{PORT}"),
-    }
+/// Where others reach a pool that listens there: as somebody says, else by its host's name if it listens on every
+/// address, else where it listens.
+fn reached_at(advertised: Option<&str>, listening: &str, hostname: &str) -> String {
+    let listening: Option<SocketAddr> = listening.parse().ok();
+    let host = match (advertised, listening) {
+        (Some(advertised), _) => advertised,
+        (None, Some(address)) if !address.ip().is_unspecified() => return address.to_string(),
+        (None, _) => hostname,
+    };
+    address::with_port(host, listening.map_or(PORT, |address| address.port()))
 }
 
 /// Reads `20G`, `512M` and the like, for what is measured in megabytes at least.
@@ -411,10 +414,32 @@ mod tests {
 
     #[test]
     fn others_are_told_an_address_that_is_listened_on() {
-        assert_eq!(reached_at("0.0.0.0:7700", "head"), "head:7700");
-        assert_eq!(reached_at("[::]:7700", "head"), "head:7700");
-        assert_eq!(reached_at("127.0.0.1:7711", "head"), "127.0.0.1:7711");
-        assert_eq!(reached_at("[2001:db8::1]:9", "head"), "[2001:db8::1]:9");
+        assert_eq!(reached_at(None, "0.0.0.0:7700", "head"), "head:7700");
+        assert_eq!(reached_at(None, "[::]:7700", "head"), "head:7700");
+        assert_eq!(reached_at(None, "127.0.0.1:7711", "head"), "127.0.0.1:7711");
+        assert_eq!(reached_at(None, "[2001:db8::1]:9", "head"), "[2001:db8::1]:9");
+    }
+
+    #[test]
+    fn an_advertised_host_is_told_with_the_port_that_is_listened_on() {
+        assert_eq!(reached_at(Some("head"), "0.0.0.0:7711", "h"), "head:7711");
+        assert_eq!(reached_at(Some("head:9"), "0.0.0.0:7711", "h"), "head:9");
+        assert_eq!(reached_at(Some("[::1]"), "[::]:7711", "h"), "[::1]:7711");
+    }
+
+    #[test]
+    fn a_service_that_is_installed_for_an_ipv6_address_can_be_started() {
+        let typed = |words: &[&str]| {
+            let words: Vec<&str> = ["clusterctl"].into_iter().chain(words.iter().copied()).collect();
+            match <crate::cli::Cli as clap::Parser>::try_parse_from(words).unwrap().command {
+                Some(crate::cli::Command::Pool(crate::cli::PoolCommand::Serve(args))) => args,
+                other => panic!("{other:?}"),
+            }
+        };
+        let installed = typed(&["pool", "serve", "--host", "::"]).unit_words().unwrap();
+
+        let words: Vec<&str> = installed.iter().map(String::as_str).collect();
+        assert_eq!(typed(&words).listening(), "[::]:7700");
     }
 
     #[test]
