@@ -36,7 +36,8 @@ pub async fn status(session: &mut Session, manner: Manner) -> Result<u8, Failure
                 "since": render::rfc3339(status.since), "workers": status.workers, "silent": status.silent,
                 "slots": status.slots, "used": status.used, "queued": status.queued, "running": status.running,
                 "unknown": status.unknown, "build": status.build, "output_bytes": status.output_bytes,
-                "output_limit_bytes": status.output_limit_bytes, "disk_low": disk_low(status.space), "key": status.fingerprint.to_string(),
+                "output_limit_bytes": status.output_limit_bytes, "disk_low": disk_low(status.space),
+                "key": status.fingerprint.to_string(),
             })
         ),
     }

@@ -109,12 +109,11 @@ fn failure(first: &str, error: &clap::Error) -> Failure {
     }
     if error.kind() == clap::error::ErrorKind::MissingRequiredArgument {
         let missing = text(ContextKind::InvalidArg).unwrap_or_default();
-        return match missing.starts_with("<ID") {
-            true => Failure::new("usage", format!(":{first} needs a job, as 42, 1-5,8 or last"))
-                .hint(format!(":{first} last")),
-            false => {
-                Failure::new("usage", format!(":{first} needs {missing}")).hint(format!(":{first} --help"))
-            }
+        return if missing.starts_with("<ID") {
+            Failure::new("usage", format!(":{first} needs a job, as 42, 1-5,8 or last"))
+                .hint(format!(":{first} last"))
+        } else {
+            Failure::new("usage", format!(":{first} needs {missing}")).hint(format!(":{first} --help"))
         };
     }
     let rendered = error.to_string();
