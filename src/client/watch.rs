@@ -106,6 +106,7 @@ pub struct Watch {
     workers: BTreeSet<String>,
     interrupts: u32,
     cancels: JoinSet<Result<(), Failure>>,
+    has_shown_bytes: bool,
     open_line: bool,
 }
 
@@ -149,6 +150,7 @@ impl Watch {
             workers: BTreeSet::new(),
             interrupts: 0,
             cancels: JoinSet::new(),
+            has_shown_bytes: false,
             open_line: false,
         }
     }
@@ -224,12 +226,18 @@ impl Watch {
         std::mem::take(&mut self.cancels)
     }
 
+    /// Whether there was any output.
+    pub fn has_shown_bytes(&self) -> bool {
+        self.has_shown_bytes
+    }
+
     /// Whether the last byte that was shown did not end its line.
     pub fn ends_inside_a_line(&self) -> bool {
         self.open_line && std::io::stdout().is_terminal()
     }
 
     fn show(&mut self, news: News) -> Result<Option<Ended>, Failure> {
+        self.has_shown_bytes |= matches!(news, News::Bytes { .. });
         if self.manner.format == Format::Ndjson {
             return Ok(self.show_json(news));
         }
@@ -358,9 +366,10 @@ impl Watch {
         self.interrupts += 1;
         if self.interrupts == INTERRUPTS_MAX {
             if self.manner.speaks() {
-                match self.cancels.is_empty() {
-                    true => say!("  {} is cancelled, and ends when its worker hears of it", self.subject.id),
-                    false => say!("  the pool has not answered: {} may go on", self.subject.id),
+                if self.cancels.is_empty() {
+                    say!("  {} is cancelled, and ends when its worker hears of it", self.subject.id);
+                } else {
+                    say!("  the pool has not answered: {} may go on", self.subject.id);
                 }
             }
             return false;

@@ -185,6 +185,12 @@ impl JobSpec {
         }
     }
 
+    /// Whether a task has one of these indices, inclusive at both ends; a plain job's has 0.
+    pub fn has_task_in(&self, first: u32, last: u32) -> bool {
+        let ranges = self.array.as_ref().map_or(&[(0, 0)][..], Array::ranges);
+        ranges.iter().any(|(from, to)| first <= last && *from <= last && first <= *to)
+    }
+
     /// Bytes of script, arguments and environment together, with what each word takes beside its own.
     pub fn bytes(&self) -> usize {
         let args = self.args.iter().map(|arg| arg.len() + WORD_BYTES);

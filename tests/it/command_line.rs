@@ -362,6 +362,38 @@ fn an_attempt_that_there_was_not_is_an_error_that_names_those_that_there_were() 
 }
 
 #[test]
+fn a_job_that_was_cancelled_while_it_waited_is_told_as_that() {
+    let cluster = Cluster::start();
+    let operator = cluster.operator.clone();
+    operator.run(["submit", "true"]).ok();
+    operator.run(["submit", "--array", "1-5", "true"]).ok();
+    operator.run(["cancel", "1", "2"]).ok();
+
+    assert_eq!(operator.run(["why", "1.0"]).ok(), "1.0 cancelled: it was cancelled before it started\n");
+    for id in ["1", "2", "2.3"] {
+        let logs = operator.run(["logs", "--attempt", "1", id]);
+        let expected = format!("error: {id} has had no attempt 1: it never started");
+        assert_eq!((logs.code, logs.stderr.lines().next()), (3, Some(expected.as_str())));
+    }
+    for line in [["why", "1.1", "--"], ["logs", "--attempt=1", "2.6"]] {
+        let none = operator.run(line);
+        assert!(none.code == 3 && none.stderr.contains("has no such task"), "{}", none.stderr);
+    }
+}
+
+#[test]
+fn an_array_is_looked_through_for_an_attempt_only_when_nothing_came_of_it() {
+    let site = Site::new();
+    let home = site.home("ann");
+    home.run(["run", "--array", "1,3,5", "echo $CLUSTERCTL_TASK"]).ok();
+    let logs = |attempt: &str| home.run(["logs", "1", "--attempt", attempt]);
+
+    assert_eq!(logs("1").ok().lines().count(), 3);
+    let expected = "error: 1 has had no attempt 2: there is attempt 1 alone\n  code: no-such-attempt\n";
+    assert_eq!((logs("2").code, logs("2").stderr.as_str()), (3, expected));
+}
+
+#[test]
 fn submit_offers_nothing_that_is_for_whoever_stays() {
     let site = Site::new();
     let home = site.home("ann");

@@ -139,35 +139,46 @@ async fn job_spec(session: &mut Session, id: JobId) -> Result<JobSpec, Failure> 
 }
 
 /// The tasks that were named.
-pub(super) async fn tasks_of(session: &mut Session, selected: &Selected) -> Result<Vec<TaskInfo>, Failure> {
-    let handle = job_handle(session, selected.job).await?;
+async fn tasks_of(session: &mut Session, selected: &Selected) -> Result<Vec<TaskInfo>, Failure> {
     let mut tasks = Vec::new();
+    for_tasks(session, selected, |task| tasks.push(task)).await?;
+    if tasks.is_empty() { Err(no_such_task(selected.job)) } else { Ok(tasks) }
+}
+
+/// Looks at the tasks that were named; nothing is kept of one that was cancelled while it waited.
+pub(super) async fn for_tasks(
+    session: &mut Session,
+    selected: &Selected,
+    mut look: impl FnMut(TaskInfo),
+) -> Result<(), Failure> {
+    let handle = job_handle(session, selected.job).await?;
     for &(first, last) in &selected.tasks {
         let mut after = first.checked_sub(1);
         loop {
             let mut request = handle.tasks_request();
             request.get().set_from_start(after.is_none());
             request.get().set_after(after.unwrap_or(0));
-            request.get().set_limit((last - after.unwrap_or(0)).clamp(1, 1000));
+            request.get().set_limit(last.saturating_sub(after.unwrap_or(0)).clamp(1, 1000));
             request.get().set_any_state(true);
             let answer = request.send().promise.await?;
             let page = answer.get()?.get_tasks()?;
             for task in page {
-                tasks.push(wire::task::read_info(task)?);
+                let task = wire::task::read_info(task)?;
+                after = Some(task.index);
+                if task.index <= last {
+                    look(task);
+                }
             }
-            after = tasks.last().map(|task: &TaskInfo| task.index);
-            let done =
-                page.is_empty() || !answer.get()?.get_more() || after.is_some_and(|after| after >= last);
-            if done {
+            if page.is_empty() || !answer.get()?.get_more() || after.is_some_and(|after| after >= last) {
                 break;
             }
         }
-        tasks.retain(|task| selected.tasks.iter().any(|(first, last)| (first..=last).contains(&&task.index)));
     }
-    if tasks.is_empty() {
-        return Err(Failure::new("no-such-job", format!("job {} has no such task", selected.job)));
-    }
-    Ok(tasks)
+    Ok(())
+}
+
+pub(super) fn no_such_task(job: JobId) -> Failure {
+    Failure::new("no-such-job", format!("job {job} has no such task"))
 }
 
 async fn show_job(session: &mut Session, info: &JobInfo) -> Result<(), Failure> {
@@ -280,18 +291,12 @@ pub async fn why(
 /// The same of one task, that may be over when its job is not, or has ended otherwise.
 async fn why_of_task(session: &mut Session, selected: &Selected, index: u32) -> Result<Why, Failure> {
     let why = ask_why(session, selected.job, index).await?;
-    let task = match tasks_of(session, selected).await {
-        Ok(tasks) => tasks.into_iter().next(),
-        // Nothing is kept of one that was cancelled while it waited, but that it belongs to the job.
-        Err(failure) => {
-            let info = job_info(session, selected.job).await?;
-            let ranges = info.spec.array.as_ref().map_or(&[][..], |array| array.ranges());
-            if !ranges.iter().any(|(first, last)| (*first..=*last).contains(&index)) {
-                return Err(failure);
-            }
-            None
-        }
-    };
+    let mut task = None;
+    for_tasks(session, selected, |found| task = Some(found)).await?;
+    // Nothing is kept of one that was cancelled while it waited, but that it belongs to the job.
+    if task.is_none() && !job_info(session, selected.job).await?.spec.has_task_in(index, index) {
+        return Err(no_such_task(selected.job));
+    }
     let over = |state, text| Why { state, text, terms: Vec::new(), ..why.clone() };
     Ok(match task.map(|task| (task.state, task.end)) {
         None => over(TaskState::Cancelled, "it was cancelled before it started".to_owned()),

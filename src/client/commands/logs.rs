@@ -10,7 +10,7 @@ use super::super::tagger::Tagger;
 use super::super::tail::Tail;
 use super::super::watch::{Ended, Style, Subject, Watch, unless_closed};
 use super::super::{Format, Manner, out, render};
-use super::jobs::tasks_of;
+use super::jobs::{for_tasks, no_such_task};
 use super::{job_info, select};
 use crate::core::id::JobId;
 use crate::core::outcome::Outcome;
@@ -73,10 +73,14 @@ pub async fn logs(
 ) -> Result<u8, Failure> {
     for selected in select(session, std::slice::from_ref(&args.id), recent).await? {
         let info = job_info(session, selected.job).await?;
-        if let Some(attempt) = args.attempt.filter(|_| info.ended.is_some() || !args.follow) {
+        let attempt = args.attempt.filter(|_| info.ended.is_some() || !args.follow);
+        // An array as a whole may have a million tasks: it is looked through only if nothing came of it.
+        let is_looked_through =
+            info.spec.array.is_some() && selected.tasks.is_empty() && info.started.is_some();
+        if let Some(attempt) = attempt.filter(|_| !is_looked_through) {
             check_attempt(session, &selected, &info, attempt).await?;
         }
-        let tasks = if args.failed { info.failed.clone() } else { selected.tasks };
+        let tasks = if args.failed { info.failed.clone() } else { selected.tasks.clone() };
         if args.failed && tasks.is_empty() {
             continue;
         }
@@ -84,13 +88,20 @@ pub async fn logs(
         let what = FollowWhat { tasks, live, attempt: args.attempt, until_now: !args.follow };
         let style = if args.tag { Style::Tagged } else { Style::Plain };
         let subject = Subject::of(selected.job, &info.spec);
-        let ended = if args.picks() && manner.format != Format::Ndjson {
-            pick(session, subject, what, args).await?
+        let (ended, has_come) = if args.picks() && manner.format != Format::Ndjson {
+            let mut printer = Printer::new(subject, args);
+            (pick(session, (subject, what), args, &mut printer).await?, printer.has_come)
         } else {
-            Watch::without_progress(subject, what, style, manner).look_on(session).await?
+            let mut watch = Watch::without_progress(subject, what, style, manner);
+            (watch.look_on(session).await?, watch.has_shown_bytes())
         };
         match ended {
-            Ended::Done(info, _) => tell_if_lost(&info),
+            Ended::Done(info, _) => {
+                tell_if_lost(&info);
+                if let Some(attempt) = attempt.filter(|_| is_looked_through && !has_come) {
+                    check_attempt(session, &selected, &info, attempt).await?;
+                }
+            }
             Ended::StdoutClosed | Ended::GivenUp => return Ok(ended.exit_code()),
         }
     }
@@ -104,14 +115,21 @@ async fn check_attempt(
     info: &JobInfo,
     attempt: u32,
 ) -> Result<(), Failure> {
-    let all = info.spec.array.as_ref().map_or(vec![(0, 0)], |array| array.ranges().to_vec());
-    let tasks = if selected.tasks.is_empty() { all } else { selected.tasks.clone() };
-    let had = tasks_of(session, &Selected { job: selected.job, tasks }).await?;
-    let newest = had.iter().map(|task| task.attempt).max().unwrap_or(0);
+    let all = || vec![(0, u32::MAX)];
+    let tasks = if selected.tasks.is_empty() { all() } else { selected.tasks.clone() };
+    if !tasks.iter().any(|(first, last)| info.spec.has_task_in(*first, *last)) {
+        return Err(no_such_task(selected.job));
+    }
+    let mut newest = 0;
+    if info.started.is_some() {
+        let looked_at = Selected { job: selected.job, tasks };
+        for_tasks(session, &looked_at, |task| newest = newest.max(task.attempt)).await?;
+    }
     if attempt <= newest {
         return Ok(());
     }
     let there = match newest {
+        0 if info.ended.is_some() => "it never started".to_owned(),
         0 => "it has not started".to_owned(),
         1 => "there is attempt 1 alone".to_owned(),
         newest => format!("there are attempts 1 to {newest}"),
@@ -130,16 +148,17 @@ fn tell_if_lost(info: &JobInfo) {
 /// Prints one of the streams, or the last lines and then what comes.
 async fn pick(
     session: &mut Session,
-    subject: Subject,
-    what: FollowWhat,
+    (subject, what): (Subject, FollowWhat),
     args: &LogsArgs,
+    printer: &mut Printer,
 ) -> Result<Ended, Failure> {
-    let mut printer = Printer { tagger: args.tag.then(|| Tagger::new(subject.id(), subject.tasks())) };
     let mut following =
         Following::new(subject.id(), FollowWhat { until_now: what.until_now || args.tail.is_some(), ..what });
     let mut tail = args.tail.map(Tail::new);
     loop {
-        let written = match following.next(session).await? {
+        let news = following.next(session).await?;
+        printer.has_come |= matches!(news, News::Bytes { .. });
+        let written = match news {
             News::Bytes { chunk, .. } if !args.wants(chunk.stream) => Ok(()),
             News::Bytes { task, chunk, .. } => match &mut tail {
                 None => printer.write(task, &chunk),
@@ -175,9 +194,15 @@ async fn pick(
 /// Where bytes go.
 struct Printer {
     tagger: Option<Tagger>,
+    /// Whether there were bytes at all, of those that are left out too.
+    has_come: bool,
 }
 
 impl Printer {
+    fn new(subject: Subject, args: &LogsArgs) -> Self {
+        Self { tagger: args.tag.then(|| Tagger::new(subject.id(), subject.tasks())), has_come: false }
+    }
+
     fn write(&mut self, task: u32, chunk: &Chunk) -> std::io::Result<()> {
         match &mut self.tagger {
             Some(tagger) => tagger.write(task, chunk),
