@@ -391,8 +391,10 @@ impl Watch {
     fn cancel(&mut self, session: &Session, how: Cancel) {
         let (mut own, id) = (session.another(), self.subject.id);
         self.cancels.spawn_local(async move {
+            let results = cancel::cancel_jobs(&mut own, &[id], how).await?;
+            let refused = results.into_iter().find_map(|(_, refused)| refused);
             // One that is over cannot be cancelled any more, and says so by its ending.
-            cancel::cancel_jobs(&mut own, &[id], how).await.map(|_| ())
+            refused.filter(|refused| refused.code != "not-running").map_or(Ok(()), |why| Err(why.into()))
         });
     }
 

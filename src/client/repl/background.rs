@@ -23,14 +23,15 @@ pub(super) struct Background {
     running: Vec<JobId>,
     ended: mpsc::UnboundedReceiver<JobInfo>,
     sender: mpsc::UnboundedSender<JobInfo>,
-    /// Cancels that the pool has not answered yet: they go on for as long as this REPL.
-    cancels: Vec<JoinSet<Result<(), Failure>>>,
+    /// Cancels that the pool has not answered yet: they go on for as long as this REPL. Of each job, why
+    /// none arrived.
+    cancels: JoinSet<(JobId, Option<Failure>)>,
 }
 
 impl Background {
     pub(super) fn new() -> Self {
         let (sender, ended) = mpsc::unbounded_channel();
-        Self { running: Vec::new(), ended, sender, cancels: Vec::new() }
+        Self { running: Vec::new(), ended, sender, cancels: JoinSet::new() }
     }
 
     /// Those that run, oldest first.
@@ -50,18 +51,33 @@ impl Background {
         });
     }
 
-    /// Goes on with cancels that nobody waits for any longer.
-    pub(super) fn cancelling(&mut self, cancels: JoinSet<Result<(), Failure>>) {
-        self.cancels.retain_mut(|cancels| {
-            while cancels.try_join_next().is_some() {}
-            !cancels.is_empty()
+    /// Goes on with cancels of a job that nobody waits for any longer.
+    pub(super) fn cancelling(&mut self, id: JobId, mut cancels: JoinSet<Result<(), Failure>>) {
+        self.cancels.spawn_local(async move {
+            let (mut failure, mut has_arrived) = (None, false);
+            while let Some(done) = cancels.join_next().await {
+                match done {
+                    Ok(Ok(())) => has_arrived = true,
+                    Ok(Err(why)) => failure = Some(why),
+                    // One that panicked has said so.
+                    Err(_) => {}
+                }
+            }
+            // One that arrived is enough.
+            (id, failure.filter(|_| !has_arrived))
         });
-        self.cancels.push(cancels);
     }
 
-    /// Waits for the end of some, and says so. Cancel-safe.
+    /// Waits for the end of some, or for a cancel that came to nothing, and says so. Cancel-safe.
     pub(super) async fn notices(&mut self) -> Vec<String> {
-        let Some(first) = self.ended.recv().await else { return Vec::new() };
+        let first = tokio::select! {
+            ended = self.ended.recv() => ended,
+            Some(done) = self.cancels.join_next() => {
+                let Ok((id, Some(failure))) = done else { return Vec::new() };
+                return vec![not_cancelled(id, &failure)];
+            }
+        };
+        let Some(first) = first else { return Vec::new() };
         let mut ended = vec![first];
         while let Ok(more) = self.ended.try_recv() {
             ended.push(more);
@@ -107,6 +123,11 @@ async fn end_of(session: &mut Session, id: JobId) -> Option<JobInfo> {
     }
 }
 
+/// `[7] not cancelled: cannot reach pool "lab": it is not running · :cancel 7`
+fn not_cancelled(id: JobId, failure: &Failure) -> String {
+    format!("[{id}] not cancelled: {} · :cancel {id}", failure.refusal.message)
+}
+
 /// `[7] failed exit 2 in 41.3s on n1 · make -j8 test · :logs 7`
 fn notice(info: &JobInfo) -> String {
     let how = match (&info.spec.array, &info.task) {
@@ -150,4 +171,31 @@ pub(super) fn leave(pool: &str) {
 
 fn left_path(pool: &str) -> Option<PathBuf> {
     Some(context::history_path()?.with_file_name(format!("left-{pool}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancel_that_came_to_nothing_behind_the_prompt_is_told() {
+        let mut background = Background::new();
+        let (mut well, mut refused) = (JoinSet::new(), JoinSet::new());
+        well.spawn(async { Ok(()) });
+        refused.spawn(async { Err(Failure::new("unreachable", "cannot reach pool \"lab\"")) });
+
+        let told = tokio::task::LocalSet::new()
+            .run_until(async {
+                background.cancelling(JobId(6), well);
+                let of_one_that_went_well = background.notices().await;
+                background.cancelling(JobId(7), refused);
+                [of_one_that_went_well, background.notices().await]
+            })
+            .await;
+
+        assert_eq!(
+            told,
+            [vec![], vec!["[7] not cancelled: cannot reach pool \"lab\" · :cancel 7".to_owned()]]
+        );
+    }
 }

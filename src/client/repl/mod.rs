@@ -261,7 +261,7 @@ impl Repl {
             Ended::StdoutClosed => {}
             Ended::GivenUp => {
                 self.background.add(&self.session, id);
-                self.background.cancelling(watch.cancels());
+                self.background.cancelling(id, watch.cancels());
             }
         }
         Ok(())
