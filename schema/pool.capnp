@@ -324,8 +324,19 @@ struct WorkerInfo {
   # Of its key, 32 bytes; empty: it is one of the pool's own machine.
   ephemeral @11 :Bool;
   # It is forgotten ten minutes after it left, when it holds nothing.
-  sharesState @12 :Bool;
-  # Its jobs run on the pool's machine, as the pool's user or as root: they can read the pool's state.
+  sharing @12 :Sharing;
+}
+
+enum Sharing {
+  # Whether a worker's jobs can read the pool's state.
+  unknown @0;
+  # It has not registered since the pool's start, or the pool is too old to tell. Nobody may take it for `apart`.
+  apart @1;
+  # They cannot.
+  user @2;
+  # They can: they run on the pool's machine, as the pool's user.
+  root @3;
+  # They can: they run on the pool's machine, as root, which the pool is not.
 }
 
 enum WorkerState {
@@ -371,9 +382,18 @@ struct PoolStatus {
   newest @16 :UInt64;
   # The highest job id, 0 if there is none.
   diskFreeBytes @17 :UInt64;
-  # On the disk of its state, while less than the next are: until then new jobs are refused. Both are 0 while there is
-  # enough, and so they are of a pool that does not tell.
+  # On the disk of its state, and what has to be; both are 0 unless `disk` is low.
   diskNeededBytes @18 :UInt64;
+  disk @19 :Disk;
+}
+
+enum Disk {
+  # Whether the pool's disk has room for new jobs.
+  unknown @0;
+  # The pool is too old to tell. Nobody may take it for `enough`.
+  enough @1;
+  low @2;
+  # Until there is more, new jobs are refused.
 }
 
 interface Admin @0xf7e61d3b0a9c5284 extends(Pool) {

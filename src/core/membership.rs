@@ -55,13 +55,33 @@ pub enum SubmitterTrust {
     Everybody,
 }
 
+/// The user id of root, who reads everything on a machine.
+const ROOT: u32 = 0;
+
 /// Whether the jobs of a worker can read its pool's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// They run on the pool's machine, as the pool's user or as root.
-    Shares,
-    /// They do not.
+    /// They run on the pool's machine, as the pool's user.
+    User,
+    /// They run on the pool's machine, as root, which the pool is not.
+    Root,
+    /// They cannot.
     Apart,
+    /// It has not registered yet, or its pool is too old to tell.
+    Unknown,
+}
+
+impl Sharing {
+    /// Of jobs and a pool, each by the boot of its machine and by its user there.
+    pub fn between(jobs: (&str, u32), pool: (&str, u32)) -> Self {
+        if jobs == pool {
+            Sharing::User
+        } else if jobs.0 == pool.0 && jobs.1 == ROOT {
+            Sharing::Root
+        } else {
+            Sharing::Apart
+        }
+    }
 }
 
 /// What one executor has, as its agent tells the pool.

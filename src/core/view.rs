@@ -330,7 +330,7 @@ pub struct PoolStatus {
     /// And at most.
     pub output_limit_bytes: u64,
     /// Whether its disk has room for new jobs.
-    pub space: Space,
+    pub space: Option<Space>,
     /// Its key.
     pub fingerprint: Fingerprint,
     /// The highest job id; 0 if there is none.

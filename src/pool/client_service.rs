@@ -261,7 +261,7 @@ impl pool::Server for PoolService {
             build: crate::build().to_owned(),
             output_bytes,
             output_limit_bytes,
-            space,
+            space: Some(space),
             fingerprint: self.shared().keys.present(),
             newest: load.newest,
         };

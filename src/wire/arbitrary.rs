@@ -345,10 +345,10 @@ prop_compose! {
     }
 }
 
-fn space() -> impl Strategy<Value = Space> {
+fn space() -> impl Strategy<Value = Option<Space>> {
     let low = (any::<u64>(), 1..=u64::MAX)
         .prop_map(|(free_bytes, needed_bytes)| Space::Low { free_bytes, needed_bytes });
-    prop_oneof![Just(Space::Enough), low]
+    option::of(prop_oneof![Just(Space::Enough), low])
 }
 
 pub(super) fn refusal() -> impl Strategy<Value = Refusal> {

@@ -4,7 +4,7 @@ use crate::core::id::{Fingerprint, JobId};
 use crate::core::space::Space;
 use crate::core::time::WallTime;
 use crate::core::view::PoolStatus;
-use crate::schema::pool_capnp::pool_status;
+use crate::schema::pool_capnp::{Disk, pool_status};
 
 use super::{WireError, text};
 
@@ -28,10 +28,16 @@ pub fn write(status: &PoolStatus, mut to: pool_status::Builder<'_>) {
     to.set_build(&status.build);
     to.set_output_bytes(status.output_bytes);
     to.set_output_limit_bytes(status.output_limit_bytes);
-    if let Space::Low { free_bytes, needed_bytes } = status.space {
-        to.set_disk_free_bytes(free_bytes);
-        to.set_disk_needed_bytes(needed_bytes);
-    }
+    let disk = match status.space {
+        None => Disk::Unknown,
+        Some(Space::Enough) => Disk::Enough,
+        Some(Space::Low { free_bytes, needed_bytes }) => {
+            to.set_disk_free_bytes(free_bytes);
+            to.set_disk_needed_bytes(needed_bytes);
+            Disk::Low
+        }
+    };
+    to.set_disk(disk);
     to.set_fingerprint(&status.fingerprint.0);
     to.set_newest(status.newest.0);
 }
@@ -54,11 +60,29 @@ pub fn read(from: pool_status::Reader<'_>) -> Result<PoolStatus, WireError> {
         build: text::read(from.get_build(), "a version", TEXT_BYTES_MAX)?,
         output_bytes: from.get_output_bytes(),
         output_limit_bytes: from.get_output_limit_bytes(),
-        space: match (from.get_disk_free_bytes(), from.get_disk_needed_bytes()) {
-            (_, 0) => Space::Enough,
-            (free_bytes, needed_bytes) => Space::Low { free_bytes, needed_bytes },
+        space: match from.get_disk()? {
+            Disk::Unknown => None,
+            Disk::Enough => Some(Space::Enough),
+            Disk::Low => Some(Space::Low {
+                free_bytes: from.get_disk_free_bytes(),
+                needed_bytes: from.get_disk_needed_bytes(),
+            }),
         },
         fingerprint: Fingerprint(text::read_array(from.get_fingerprint(), "a fingerprint")?),
         newest: JobId(from.get_newest()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message;
+
+    #[test]
+    fn a_pool_that_does_not_tell_of_its_disk_is_not_taken_for_one_that_has_room() {
+        let bytes = message::encode::<pool_status::Owned>(|mut to| to.set_fingerprint(&[0; 32]));
+
+        let status = message::decode::<pool_status::Owned, _>(&bytes, read).unwrap();
+        assert_eq!(status.space, None);
+    }
 }

@@ -290,7 +290,12 @@ pub fn write_info(info: &WorkerInfo, mut to: worker_info::Builder<'_>) {
     to.set_joined_ms(info.joined.0);
     to.set_fingerprint(info.fingerprint.as_ref().map_or(&[][..], |key| &key.0[..]));
     to.set_ephemeral(info.tenure == Tenure::Ephemeral);
-    to.set_shares_state(info.sharing == Sharing::Shares);
+    to.set_sharing(match info.sharing {
+        Sharing::Unknown => pool_capnp::Sharing::Unknown,
+        Sharing::Apart => pool_capnp::Sharing::Apart,
+        Sharing::User => pool_capnp::Sharing::User,
+        Sharing::Root => pool_capnp::Sharing::Root,
+    });
 }
 
 /// Writes what is seen of workers into a list of as many.
@@ -333,7 +338,12 @@ pub fn read_info(from: worker_info::Reader<'_>) -> Result<WorkerInfo, WireError>
         seen: text::duration(from.get_seen_ms()),
         tasks: tasks.iter().map(fence::read_task).collect(),
         only_owner: text::read_optional(from.get_only_owner(), "the owner", limits::OWNER_BYTES_MAX)?,
-        sharing: if from.get_shares_state() { Sharing::Shares } else { Sharing::Apart },
+        sharing: match from.get_sharing()? {
+            pool_capnp::Sharing::Unknown => Sharing::Unknown,
+            pool_capnp::Sharing::Apart => Sharing::Apart,
+            pool_capnp::Sharing::User => Sharing::User,
+            pool_capnp::Sharing::Root => Sharing::Root,
+        },
         joined: WallTime(from.get_joined_ms()),
         tenure: tenure(from.get_ephemeral()),
         fingerprint: match from.get_fingerprint()? {
@@ -403,6 +413,14 @@ mod tests {
             fingerprint: None,
             tenure: Tenure::Lasting,
         }
+    }
+
+    #[test]
+    fn a_worker_of_a_pool_that_does_not_tell_is_not_taken_for_one_that_is_apart() {
+        let bytes = message::encode::<worker_info::Owned>(|mut to| to.set_name("w1"));
+
+        let info = message::decode::<worker_info::Owned, _>(&bytes, read_info).unwrap();
+        assert_eq!(info.sharing, Sharing::Unknown);
     }
 
     #[test]

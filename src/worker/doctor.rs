@@ -152,11 +152,12 @@ fn unreachable(address: &str, error: &DialError) -> Check {
 fn greeted(way: &Way, found: Result<Welcome, RegisterFailure>, took: Duration) -> Vec<Check> {
     match found {
         Ok(welcome) => {
-            let shares = welcome.boot_id == facts::boot_id() && welcome.uid == facts::uid();
+            let jobs = (&*facts::boot_id(), facts::uid());
+            let sharing = Sharing::between(jobs, (&welcome.boot_id, welcome.uid));
             vec![
                 reached(way, took),
                 Check::ok("auth", format!("known to pool \"{}\" as {}", welcome.pool, welcome.you)),
-                beside(&welcome.pool, if shares { Sharing::Shares } else { Sharing::Apart }),
+                beside(&welcome.pool, sharing),
             ]
         }
         Err(RegisterFailure::ForGood(refused)) => {

@@ -111,10 +111,10 @@ async fn running(session: &Session) -> Result<(), Failure> {
 }
 
 /// What is free and what has to be, while that is too little.
-fn disk_low(space: Space) -> serde_json::Value {
+fn disk_low(space: Option<Space>) -> serde_json::Value {
     match space {
-        Space::Enough => serde_json::Value::Null,
-        Space::Low { free_bytes, needed_bytes } => {
+        None | Some(Space::Enough) => serde_json::Value::Null,
+        Some(Space::Low { free_bytes, needed_bytes }) => {
             serde_json::json!({ "free_bytes": free_bytes, "needed_bytes": needed_bytes })
         }
     }
@@ -125,8 +125,8 @@ fn text(status: &PoolStatus) -> String {
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let silent = if status.silent > 0 { format!(", {} silent", status.silent) } else { String::new() };
     let disk = match status.space {
-        Space::Enough => String::new(),
-        Space::Low { free_bytes, needed_bytes } => format!(
+        None | Some(Space::Enough) => String::new(),
+        Some(Space::Low { free_bytes, needed_bytes }) => format!(
             "  disk      nearly full, so new jobs are refused: {}\n            make room where its state lies: it takes jobs again by itself\n",
             low(free_bytes, needed_bytes)
         ),

@@ -68,8 +68,9 @@ pub fn output(status: &PoolStatus) -> Check {
 /// Whether a pool takes new jobs, as far as its disk goes.
 pub fn disk(status: &PoolStatus) -> Check {
     match status.space {
-        Space::Enough => Check::ok("disk", "the pool has room for new jobs"),
-        Space::Low { free_bytes, needed_bytes } => Check::fail(
+        None => untold("disk", "whether it has room for new jobs"),
+        Some(Space::Enough) => Check::ok("disk", "the pool has room for new jobs"),
+        Some(Space::Low { free_bytes, needed_bytes }) => Check::fail(
             "disk",
             format!(
                 "the pool refuses new jobs, {} is nearly full: {}",
@@ -79,6 +80,11 @@ pub fn disk(status: &PoolStatus) -> Check {
             "Make room there, on the pool's machine: it takes jobs again by itself",
         ),
     }
+}
+
+/// What an older pool does not know to tell is not well for that.
+fn untold(area: &'static str, what: &str) -> Check {
+    Check::warn(area, format!("the pool does not tell {what}: it is older"), "Update the pool's clusterctl")
 }
 
 /// Who is there, and who is silent.
@@ -132,22 +138,32 @@ pub fn workers(workers: &[WorkerInfo]) -> Vec<Check> {
     checks
 }
 
-/// Whether jobs of anybody could read a pool's keys and output: those on a worker of the pool's own user, on its machine.
+/// Whether jobs of anybody could read a pool's keys and output: those on a worker of the pool's own
+/// user or of root, on its machine.
 pub fn isolation(workers: &[WorkerInfo]) -> Vec<Check> {
-    let remedy = "Start it as another user (--run-as USER), or without --trust-submitters";
-    let mut checks: Vec<Check> = workers
+    let everybodys: Vec<&WorkerInfo> = workers
         .iter()
         .filter(|worker| worker.only_owner.is_none() && worker.state != WorkerState::Away)
-        .filter(|worker| worker.sharing == Sharing::Shares)
-        .map(|worker| {
+        .collect();
+    let mut checks: Vec<Check> = everybodys
+        .iter()
+        .filter_map(|worker| {
+            let (user, remedy) = match worker.sharing {
+                Sharing::User => ("its user", "Start it without --trust-submitters, or as another user"),
+                Sharing::Root => ("root", "Let its jobs run as another user: worker join --run-as USER"),
+                Sharing::Apart | Sharing::Unknown => return None,
+            };
+            let name = &worker.name;
             let words = format!(
-                "jobs of anybody on {} can read the pool's keys: they run on its machine, as its user or as root",
-                worker.name
+                "jobs of anybody on {name} can read the pool's keys: they run on its machine, as {user}"
             );
-            Check::warn("isolation", words, remedy)
+            Some(Check::warn("isolation", words, remedy))
         })
         .take(NAMED_MAX)
         .collect();
+    if everybodys.iter().any(|worker| worker.sharing == Sharing::Unknown) {
+        checks.push(untold("isolation", "whether jobs can read its keys"));
+    }
     if checks.is_empty() {
         let owners: Vec<&WorkerInfo> = workers.iter().filter(|worker| worker.only_owner.is_some()).collect();
         let words = match owners.as_slice() {
@@ -166,11 +182,17 @@ pub fn beside(pool: &str, sharing: Sharing) -> Check {
         Sharing::Apart => {
             Check::ok("isolation", format!("jobs here cannot read the state of pool \"{pool}\""))
         }
-        Sharing::Shares => Check::warn(
+        Sharing::User => Check::warn(
             "isolation",
             format!("jobs here could read the keys of pool \"{pool}\": a worker takes its owner's alone"),
-            "Start it as another user (--run-as USER), and not with --trust-submitters",
+            "Start it as another user, and not with --trust-submitters",
         ),
+        Sharing::Root => Check::warn(
+            "isolation",
+            format!("jobs of anybody here could read the keys of pool \"{pool}\", if they run as root"),
+            "Let them run as another user: worker join --run-as USER",
+        ),
+        Sharing::Unknown => untold("isolation", "whether jobs here can read its keys"),
     }
 }
 
@@ -227,7 +249,7 @@ mod tests {
             build: "0".into(),
             output_bytes,
             output_limit_bytes: 10 << 30,
-            space: Space::Enough,
+            space: Some(Space::Enough),
             fingerprint: Fingerprint([0; 32]),
             newest: JobId(0),
         }
@@ -254,7 +276,7 @@ mod tests {
     #[test]
     fn a_pool_whose_disk_is_nearly_full_fails_with_place_and_way_out() {
         let well = status(0, None);
-        let space = Space::Low { free_bytes: 1_200_000, needed_bytes: 1_677_721 };
+        let space = Some(Space::Low { free_bytes: 1_200_000, needed_bytes: 1_677_721 });
 
         assert_eq!(disk(&well), Check::ok("disk", "the pool has room for new jobs"));
         let low = disk(&PoolStatus { space, ..well });
@@ -264,6 +286,17 @@ mod tests {
             "the pool refuses new jobs, /s is nearly full: 1.1 MiB are free, 1.6 MiB have to be for new jobs"
         );
         assert!(low.remedy.unwrap().starts_with("Make room there"));
+    }
+
+    #[test]
+    fn what_an_older_pool_does_not_tell_is_not_called_well() {
+        let worker = WorkerInfo { sharing: Sharing::Unknown, ..worker("n1", WorkerState::Ready) };
+
+        let disk = disk(&PoolStatus { space: None, ..status(0, None) });
+        let isolation = isolation(&[worker]);
+
+        assert_eq!((disk.verdict, worst(&isolation)), (Verdict::Warn, Verdict::Warn));
+        assert_eq!(isolation[0].words, "the pool does not tell whether jobs can read its keys: it is older");
     }
 
     #[test]
@@ -286,14 +319,19 @@ mod tests {
     fn a_worker_whose_jobs_can_read_the_pools_state_warns() {
         // By the socket, and its jobs run as somebody else: --run-as.
         let apart = WorkerInfo { fingerprint: None, ..worker("n1", WorkerState::Ready) };
-        let shares = WorkerInfo { sharing: Sharing::Shares, ..apart.clone() };
+        let shares = WorkerInfo { sharing: Sharing::User, ..apart.clone() };
+        let root = WorkerInfo { sharing: Sharing::Root, ..apart.clone() };
         let careful = WorkerInfo { only_owner: Some("ann".into()), ..shares.clone() };
         let away = WorkerInfo { state: WorkerState::Away, ..shares.clone() };
         let of = |worker: &WorkerInfo| worst(&isolation(std::slice::from_ref(worker)));
 
-        assert_eq!([of(&apart), of(&shares)], [Verdict::Ok, Verdict::Warn]);
+        assert_eq!([of(&apart), of(&shares), of(&root)], [Verdict::Ok, Verdict::Warn, Verdict::Warn]);
         assert_eq!([of(&careful), of(&away)], [Verdict::Ok, Verdict::Ok]);
-        assert_eq!(beside("lab", Sharing::Shares).verdict, Verdict::Warn);
+        assert_eq!(beside("lab", Sharing::User).verdict, Verdict::Warn);
+        // At the pool and at the worker the same helps.
+        for remedy in [isolation(&[root])[0].remedy.clone(), beside("lab", Sharing::Root).remedy] {
+            assert!(remedy.unwrap().contains("--run-as USER"));
+        }
         assert_eq!(beside("lab", Sharing::Apart).verdict, Verdict::Ok);
     }
 }

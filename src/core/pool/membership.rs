@@ -21,9 +21,6 @@ use super::job::Phase;
 use super::worker::{Hearing, Intake};
 use super::{Pool, Viewer};
 
-/// The user id of root, who reads everything on a machine.
-const ROOT: u32 = 0;
-
 /// Why a registration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
@@ -135,11 +132,9 @@ impl Pool {
     }
 
     fn connect(&mut self, now: Now, id: WorkerId, connection: ConnectionId, facts: &Facts) {
-        let shares_host = facts.boot_id == self.host.boot_id;
-        let shares_user = shares_host && facts.uid == self.host.uid;
-        let is_read = shares_user || (shares_host && facts.uid == ROOT);
-        let only_owner =
-            (shares_user && facts.trust == SubmitterTrust::OwnerOnly).then(|| self.host.owner.clone());
+        let sharing = Sharing::between((&facts.boot_id, facts.uid), (&self.host.boot_id, self.host.uid));
+        let only_owner = (sharing == Sharing::User && facts.trust == SubmitterTrust::OwnerOnly)
+            .then(|| self.host.owner.clone());
         let over = now.at + self.timing.over_after(self.timing.lease);
         let worker = self.workers.get_mut(&id).expect("a registering worker is known");
         let replaced = worker.connection.replace(connection);
@@ -149,7 +144,7 @@ impl Pool {
         worker.intake = Intake::Open;
         worker.full = None;
         worker.only_owner = only_owner;
-        worker.sharing = if is_read { Sharing::Shares } else { Sharing::Apart };
+        worker.sharing = sharing;
         if let Some(old) = replaced.filter(|&old| old != connection) {
             self.connections.remove(&old);
             self.turn.act(Effect::Cut(old));

@@ -70,7 +70,7 @@ impl Worker {
             full: None,
             evicts_at: None,
             only_owner: None,
-            sharing: Sharing::Apart,
+            sharing: Sharing::Unknown,
             recalls_at: None,
             forgets_at: None,
             active: BTreeSet::new(),

@@ -87,7 +87,7 @@ prop_compose! {
         (memory_bytes, seen, tasks) in (any::<u64>(), option::of(milliseconds()), vec(task_id(), 0..4)),
         (only_owner, joined, fingerprint) in (option::of(some_text()), moment(), option::of(fingerprint())),
         tenure in select(vec![Tenure::Lasting, Tenure::Ephemeral]),
-        sharing in select(vec![Sharing::Shares, Sharing::Apart]),
+        sharing in select(vec![Sharing::User, Sharing::Root, Sharing::Apart, Sharing::Unknown]),
     ) -> WorkerInfo {
         WorkerInfo {
             name, state, slots, used, labels, memory_bytes, seen, tasks, only_owner, joined, fingerprint,

@@ -276,5 +276,5 @@ fn jobs_that_run_on_the_pools_machine_as_its_user_or_as_root_can_read_its_state_
     let page = world.pool.worker_page(world.now, &Viewer::admin("ann"), "", 9);
 
     let shown: Vec<Sharing> = page.workers.iter().map(|worker| worker.sharing).collect();
-    assert_eq!(shown, [Sharing::Shares, Sharing::Shares, Sharing::Apart, Sharing::Apart]);
+    assert_eq!(shown, [Sharing::User, Sharing::Root, Sharing::Apart, Sharing::Apart]);
 }
