@@ -44,7 +44,8 @@ impl Disk {
     }
 
     fn is_mounted(&self) -> bool {
-        mount([OsStr::new("-o"), OsStr::new("loop"), self.image.as_ref(), self.at.as_ref()])
+        // Of itself ext4 commits every five seconds, and a round may take longer: here nobody does it but who asks.
+        mount([OsStr::new("-o"), OsStr::new("loop,commit=1000"), self.image.as_ref(), self.at.as_ref()])
     }
 
     /// What was not synced never gets to the disk.
