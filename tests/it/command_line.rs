@@ -394,6 +394,15 @@ fn an_array_is_looked_through_for_an_attempt_only_when_nothing_came_of_it() {
 }
 
 #[test]
+fn a_job_that_there_is_not_is_told_as_that_however_short_the_wait() {
+    let cluster = Cluster::start();
+
+    let done = cluster.operator.run(["wait", "99", "--timeout", "1ms"]);
+
+    assert!(done.code == 125 && done.stderr.starts_with("error: no job 99"), "{done:?}");
+}
+
+#[test]
 fn submit_offers_nothing_that_is_for_whoever_stays() {
     let site = Site::new();
     let home = site.home("ann");

@@ -44,27 +44,29 @@ pub async fn wait(
     if let Ok(result) = tokio::time::timeout(timeout, all).await {
         return result;
     }
-    let asked = tokio::time::timeout(ANSWER_WITHIN, states(session, &open)).await;
-    // A pool that is away does not keep us.
-    let states = asked.unwrap_or_default();
+    let mut states = Vec::new();
+    // A pool that is away does not keep us; what it has told by then is told.
+    let asked = tokio::time::timeout(ANSWER_WITHIN, ask(session, &open, &mut states)).await;
+    asked.unwrap_or(Ok(()))?;
     let states = if states.is_empty() { "no answer".to_owned() } else { states.join(", ") };
     say!("after {}: {states}", render::duration(timeout));
     Ok(124)
 }
 
-/// How far some of these jobs are, as `42 queued`.
-async fn states(session: &mut Session, open: &[u64]) -> Vec<String> {
-    let mut states = Vec::new();
+/// How far some of these jobs are, as `42 queued`. Fails if there is no such job.
+async fn ask(session: &mut Session, open: &[u64], states: &mut Vec<String>) -> Result<(), Failure> {
     for id in open.iter().take(NAMED_MAX) {
-        // One that cannot be asked for is left out.
-        if let Ok(info) = job_info(session, JobId(*id)).await {
-            states.push(format!("{id} {}", info.counts.state().as_str()));
+        match job_info(session, JobId(*id)).await {
+            Ok(info) => states.push(format!("{id} {}", info.counts.state().as_str())),
+            Err(failure) if failure.refusal.code == "no-such-job" => return Err(failure),
+            // One that cannot be asked for is left out.
+            Err(_) => {}
         }
     }
     if open.len() > NAMED_MAX {
         states.push(format!("and {} more", open.len() - NAMED_MAX));
     }
-    states
+    Ok(())
 }
 
 async fn wait_all(
