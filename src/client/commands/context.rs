@@ -215,7 +215,7 @@ fn failure(error: EnrolError, address: &str, token: &Token) -> Failure {
 pub fn remember_local(name: &Name, state: PathBuf) -> Result<Option<PathBuf>, Failure> {
     let mut config = Config::load()?;
     let known = config.contexts.get(name.as_str());
-    let before = known.and_then(|known| known.state.clone()).filter(|before| *before != state);
+    let before = known.and_then(|known| known.state.clone()).filter(|before| !is_same(before, &state));
     let is_elsewhere = known.is_some_and(|known| known.address.is_some());
     if is_elsewhere || before.as_ref().is_some_and(|before| StateLock::is_held(before)) {
         let place = known.map(place).unwrap_or_default();
@@ -237,7 +237,13 @@ pub fn remember_local(name: &Name, state: PathBuf) -> Result<Option<PathBuf>, Fa
 /// Whether a name means the pool with this state here.
 pub fn means(name: &str, state: &Path) -> bool {
     let known = Config::load().ok().and_then(|mut config| config.contexts.remove(name));
-    known.is_some_and(|known| known.state.as_deref() == Some(state))
+    known.and_then(|known| known.state).is_some_and(|known| is_same(&known, state))
+}
+
+/// Whether both are one directory, however they are written.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let found = |path: &Path| path.canonicalize().ok();
+    one == other || found(one).is_some_and(|one| found(other) == Some(one))
 }
 
 /// Where a pool is, as people read it.
@@ -273,5 +279,21 @@ fn list(config: &Config, manner: Manner) {
                 .collect();
             tell!("{}", serde_json::Value::from(rows));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_state_by_another_path_is_no_other_pool() {
+        let root = tempfile::tempdir().unwrap();
+        let (state, link) = (root.path().join("lab"), root.path().join("link"));
+        std::fs::create_dir(&state).unwrap();
+        std::os::unix::fs::symlink(&state, &link).unwrap();
+
+        assert!(is_same(&link, &state) && is_same(&state.join("../lab"), &state));
+        assert!(!is_same(&state, root.path()) && !is_same(&root.path().join("gone"), &state));
     }
 }
