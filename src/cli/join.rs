@@ -10,11 +10,12 @@ use super::log::{self, LogTo};
 use super::serve::{HANDOVER, LOOK_AGAIN, find_root, worker_log};
 use super::{Global, StateArgs, block_on, internal, timing};
 use crate::client::Manner;
-use crate::client::commands::{context, tell_done, token};
+use crate::client::commands::{context, tell_done};
 use crate::client::duration;
 use crate::client::error::Failure;
 use crate::core::checkup::Check;
 use crate::core::id::Name;
+use crate::core::label::labels_of_worker;
 use crate::core::limits;
 use crate::core::membership::{SubmitterTrust, Tenure};
 use crate::core::refusal::{Refusal, os_words};
@@ -134,7 +135,7 @@ impl JoinArgs {
             token: self.token().map(context::read_token).transpose()?,
             name: self.name.clone(),
             slots: self.slots.unwrap_or_else(facts::cpus),
-            labels: token::labels_of_worker(&self.label)?,
+            labels: labels_of_worker(&self.label)?,
             work_directory: usable(work_directory(self.work_dir.as_ref())?)?,
             state: global.state.clone(),
             trust: self.trust(),
@@ -158,7 +159,7 @@ impl JoinArgs {
         if self.ephemeral {
             return Err(Failure::new("usage", "a service comes again, so its worker cannot be --ephemeral"));
         }
-        token::labels_of_worker(&self.label)?;
+        labels_of_worker(&self.label)?;
         let jobs_uid = self.job_user()?.map_or_else(facts::uid, |user| user.credentials.uid);
         let pool = self.address(&find_root(global)?).await;
         worker::check_root(&pool, self.trust(), jobs_uid, self.root_jobs()).map_err(failure)?;
@@ -309,15 +310,13 @@ async fn find_pool(root: &StateRoot, address: &str, has_token: bool) -> PoolAddr
     if address.starts_with('/') {
         return PoolAddress::Local(address.into());
     }
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-    if has_token || !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+    if has_token || !matches!(address::host(address), "localhost" | "127.0.0.1" | "[::1]") {
         return PoolAddress::Network(address.to_owned());
     }
     for name in root.pools() {
         let state = root.pool(&name);
         let listens = Endpoint::read(&state).and_then(|endpoint| endpoint.listen);
-        let same_port =
-            listens.is_some_and(|listens| listens.rsplit_once(':').is_some_and(|(_, own)| own == port));
+        let same_port = listens.is_some_and(|listens| address::port(&listens) == address::port(address));
         if same_port && dial::dial_local(&place::socket_path(&state)).await.is_ok() {
             return PoolAddress::Local(state);
         }

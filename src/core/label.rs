@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::limits;
+use super::refusal::Refusal;
 
 /// What a worker offers, as `key=value`; ordered by key.
 pub type Labels = BTreeMap<String, String>;
@@ -67,6 +68,22 @@ pub fn parse_label(text: &str) -> Result<(String, String), BadLabel> {
     let (key, value) = text.split_once('=').ok_or(bad("there is no ="))?;
     check_label(key, value).map_err(bad)?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// What `--label` says of a worker. Its name is a label, too, and never one of these.
+///
+/// # Errors
+/// When one of them is no label, or is the name.
+pub fn labels_of_worker(given: &[String]) -> Result<Labels, Refusal> {
+    let read = |text: &String| match parse_label(text) {
+        Err(bad) => Err(Refusal::new("usage", bad)),
+        Ok((key, value)) if key == NAME => {
+            let text = "the label \"name\" is always the worker's name";
+            Err(Refusal::new("usage", text).hint(format!("--name {value}")))
+        }
+        Ok(label) => Ok(label),
+    };
+    given.iter().map(read).collect()
 }
 
 /// Whether a key and a value are within their bounds.
@@ -410,6 +427,17 @@ mod tests {
 
     fn meets(constraint: &str, worker: &str) -> bool {
         Constraint::parse(constraint).unwrap().matches(&labels(worker))
+    }
+
+    #[test]
+    fn a_workers_name_is_given_by_name_and_by_no_label() {
+        let refused = |label: &str| labels_of_worker(&[label.to_owned()]).unwrap_err();
+
+        let name = refused("name=n7");
+        assert_eq!(name.message, "the label \"name\" is always the worker's name");
+        assert_eq!((name.hint.as_deref(), name.code.as_str()), (Some("--name n7"), "usage"));
+        assert!(refused("gpu").message.contains("there is no ="));
+        assert_eq!(labels_of_worker(&["names=x".to_owned()]).unwrap().len(), 1);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::super::{Manner, duration, render};
 use super::{tell_done, tell_list};
 use crate::core::access::{Role, TokenInfo, TokenState, TokenWish};
 use crate::core::id::Name;
-use crate::core::label::{self, Labels, parse_label};
+use crate::core::label::labels_of_worker;
 use crate::process::clock;
 use crate::wire;
 
@@ -102,22 +102,6 @@ fn wish(args: &CreateArgs) -> Result<TokenWish, Failure> {
     })
 }
 
-/// What `--label` says of a worker. Its name is a label, too, and never one of these.
-///
-/// # Errors
-/// When one of them is no label, or is the name.
-pub fn labels_of_worker(given: &[String]) -> Result<Labels, Failure> {
-    let read = |text: &String| match parse_label(text) {
-        Err(bad) => Err(Failure::new("usage", bad)),
-        Ok((key, value)) if key == label::NAME => {
-            let text = "the label \"name\" is always the worker's name";
-            Err(Failure::new("usage", text).hint(format!("--name {value}")))
-        }
-        Ok(label) => Ok(label),
-    };
-    given.iter().map(read).collect()
-}
-
 /// Makes a token.
 ///
 /// # Errors
@@ -163,20 +147,4 @@ fn list(tokens: &[TokenInfo], manner: Manner) {
         crate::say::result(format_args!("{}", render::table(&header, tokens.iter().map(row).collect())));
     };
     tell_list(manner, tokens, |token| token.id.to_string(), people, json);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_workers_name_is_given_by_name_and_by_no_label() {
-        let refused = |label: &str| labels_of_worker(&[label.to_owned()]).unwrap_err();
-
-        let name = refused("name=n7");
-        assert_eq!(name.refusal.message, "the label \"name\" is always the worker's name");
-        assert_eq!((name.refusal.hint.as_deref(), name.exit), (Some("--name n7"), 2));
-        assert!(refused("gpu").refusal.message.contains("there is no ="));
-        assert_eq!(labels_of_worker(&["names=x".to_owned()]).unwrap().len(), 1);
-    }
 }
