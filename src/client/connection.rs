@@ -11,6 +11,7 @@ use super::error::{Failure, check_refused};
 use super::{private_pool, render};
 use crate::core::id::{Fingerprint, Name};
 use crate::core::timing::Timing;
+use crate::net::address;
 use crate::net::connection::{self, Link};
 use crate::net::dial::{self, DialError, Route};
 use crate::net::key::KeyPair;
@@ -360,7 +361,7 @@ impl Session {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) if state.denied() => {
                 let host = match &self.target {
-                    Target::Remote(_, context) => context.address.as_deref().map_or("", host_of),
+                    Target::Remote(_, context) => context.address.as_deref().map_or("", address::host),
                     Target::Private | Target::Local(..) => "the pool's machine",
                 };
                 return Err(Failure::new("auth-unknown-key", "the pool does not know this key")
@@ -396,7 +397,7 @@ impl Session {
                         format!("clusterctl pool serve --name {name} --state {root}")
                     }
                     Target::Private | Target::Remote(..) => {
-                        format!("is it running? on {}: clusterctl pool status", host_of(address))
+                        format!("is it running? on {}: clusterctl pool status", address::host(address))
                     }
                 };
                 let place = if address.contains(':') { format!(" at {address}") } else { String::new() };
@@ -419,7 +420,7 @@ impl Session {
                 Failure::new("unreachable", format!("cannot reach pool \"{name}\" at {address}: {error}"))
                     .hint(format!(
                         "NO_PROXY={} goes without; --proxy URL goes through another",
-                        host_of(address)
+                        address::host(address)
                     ))
             }
             error => Failure::new("unreachable", format!("cannot reach pool \"{name}\": {error}")),
@@ -432,11 +433,6 @@ pub fn other_key(name: &str, expected: Fingerprint, presented: Fingerprint) -> F
     Failure::new("key-mismatch", format!("pool \"{name}\" presented a different key than before"))
         .fact("expected", expected)
         .fact("presented", presented)
-}
-
-/// The machine of an address, as a hint names it.
-pub fn host_of(address: &str) -> &str {
-    address.rsplit_once(':').map_or("the pool's machine", |(host, _)| host)
 }
 
 /// Longer each time, at most 4 s.

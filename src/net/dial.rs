@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::address;
 use super::connection::{Connection, Peer};
 use super::key::KeyPair;
 use super::proxy::{Proxies, ProxyError};
@@ -189,10 +190,9 @@ fn not_connected(address: &str, error: &io::Error) -> DialError {
     let reason = os_words(error);
     match reason.strip_prefix("failed to lookup address information: ") {
         None => DialError::Unreachable { reason },
-        Some(words) => DialError::UnknownHost {
-            host: address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned(),
-            reason: words.to_lowercase(),
-        },
+        Some(words) => {
+            DialError::UnknownHost { host: address::host(address).to_owned(), reason: words.to_lowercase() }
+        }
     }
 }
 

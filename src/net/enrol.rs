@@ -93,6 +93,22 @@ impl TokenRefusal {
             Self::NameTaken => "name-taken",
         }
     }
+
+    /// What helps whoever wants to be let in by the pool at this host.
+    pub fn hint(self, role: Role, host: &str) -> String {
+        let (option, name) = match role {
+            Role::Worker => ("--worker", "--name"),
+            Role::Client => ("--client", "--as"),
+        };
+        match self {
+            Self::Invalid | Self::Spent | Self::Expired | Self::Revoked | Self::WrongRole => {
+                format!("on {host}: clusterctl token create {option}")
+            }
+            Self::NameTaken => {
+                format!("{name} NAME gives it another, unless the token gives the name: then another token")
+            }
+        }
+    }
 }
 
 /// Why a key did not become known.

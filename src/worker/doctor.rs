@@ -16,6 +16,7 @@ use crate::core::checkup::pool::{Way, beside, reached};
 use crate::core::checkup::{Check, Verdict};
 use crate::core::id::Fingerprint;
 use crate::core::membership::Sharing;
+use crate::net::address;
 use crate::net::dial::{self, DialError, Route};
 use crate::net::key::{KeyFile, KeyPair};
 use crate::process::{facts, inspect};
@@ -132,7 +133,7 @@ async fn by_key(options: &DoctorOptions, key: &KeyPair, pool: Fingerprint, addre
 }
 
 fn unreachable(address: &str, error: &DialError) -> Check {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = address::host(address);
     let remedy = match error {
         DialError::Proxy(_) => format!("NO_PROXY={host} goes without; --proxy URL goes through another"),
         DialError::UnknownHost { .. } => {

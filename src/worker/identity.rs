@@ -14,8 +14,9 @@ use crate::core::membership::Tenure;
 use crate::core::pool::NameChoice;
 use crate::core::refusal::Refusal;
 use crate::core::succession::Renewal;
+use crate::net::address;
 use crate::net::dial::DialError;
-use crate::net::enrol::{self, EnrolError, Enrolled, TokenRefusal};
+use crate::net::enrol::{self, EnrolError, Enrolled};
 use crate::net::key::{KeyFile, KeyPair};
 use crate::net::keyring::Keyring;
 use crate::net::succession;
@@ -27,9 +28,6 @@ use crate::store::place::StateRoot;
 
 /// Room for `-2` and the like behind a name.
 const SUFFIX_BYTES: usize = 8;
-/// What helps whose name another worker has.
-const ANOTHER_NAME: &str =
-    "--name NAME gives it another, unless the token gives the name: then another token";
 /// In a worker's directory: its key.
 pub(super) const KEY: &str = "key";
 /// In a worker's directory, once a pool has taken its key.
@@ -178,11 +176,7 @@ async fn enrol(
             Ok(enrolled) => return Ok(enrolled),
             Err(EnrolError::Refused(why, text)) => {
                 let refused = Refusal::new(why.code(), text).fact("pool", address);
-                let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-                let hint = match why {
-                    TokenRefusal::NameTaken => ANOTHER_NAME.to_owned(),
-                    _ => format!("on {host}: clusterctl token create --worker"),
-                };
+                let hint = why.hint(Role::Worker, address::host(address));
                 return Err(JoinError::Refused(refused.hint(hint)));
             }
             Err(EnrolError::Dial(DialError::OtherKey { presented })) => {

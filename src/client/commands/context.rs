@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::super::connection::host_of;
 use super::super::context::{Config, Context, own_key};
 use super::super::error::Failure;
 use super::super::{Format, Manner, render};
@@ -16,7 +15,7 @@ use crate::core::refusal::os_words;
 use crate::core::timing::Timing;
 use crate::net::address;
 use crate::net::dial::{DialError, Route};
-use crate::net::enrol::{EnrolError, Enrolled, TokenRefusal, enrol};
+use crate::net::enrol::{EnrolError, Enrolled, enrol};
 use crate::net::proxy::Proxies;
 use crate::net::token::Token;
 use crate::process::facts;
@@ -26,10 +25,6 @@ use crate::store::place::StateRoot;
 
 /// The private pool, where a context is named.
 pub(super) const LOCAL: &str = "local";
-
-/// What helps whose name another client has.
-const ANOTHER_NAME: &str =
-    "--as NAME gives this key another, unless the token gives the name: then another token";
 
 /// What can be done with contexts.
 #[derive(Subcommand, Clone, Debug)]
@@ -191,10 +186,7 @@ async fn add(
 fn failure(error: EnrolError, address: &str, token: &Token) -> Failure {
     match error {
         EnrolError::Refused(why, text) => {
-            let hint = match why {
-                TokenRefusal::NameTaken => ANOTHER_NAME.to_owned(),
-                _ => format!("on {}: clusterctl token create --client", host_of(address)),
-            };
+            let hint = why.hint(Role::Client, address::host(address));
             Failure::new(why.code(), text).fact("pool", address).hint(hint)
         }
         EnrolError::Dial(DialError::OtherKey { presented }) => {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal};
 
-use super::super::connection::{Session, Target, host_of, other_key};
+use super::super::connection::{Session, Target, other_key};
 use super::super::context::{Config, Context};
 use super::super::error::Failure;
 use super::super::{Manner, render};
@@ -10,6 +10,7 @@ use super::context::{LOCAL, no_such_context};
 use super::tell_done;
 use crate::core::id::Fingerprint;
 use crate::core::limits::NAME_BYTES_MAX;
+use crate::net::address;
 use crate::net::dial::{self, Route};
 use crate::say::say;
 use crate::store::place::StateRoot;
@@ -74,7 +75,7 @@ pub(super) async fn trust(
             }
             Err(failure) if failure.refusal.code == "auth-unknown-key" => say!(
                 "  it does not know this user yet\n  on {}: clusterctl token create --client\n  here: clusterctl context add {name} {address} --token CCT1-c-…",
-                host_of(&address)
+                address::host(&address)
             ),
             Err(failure) => say!("  {}", failure.refusal.message),
         }
@@ -89,7 +90,7 @@ fn decide(
     (expected, presented): (Fingerprint, Fingerprint),
     yes: Option<&str>,
 ) -> Result<(), Failure> {
-    let compare = format!("on {}: clusterctl pool status", host_of(address));
+    let compare = format!("on {}: clusterctl pool status", address::host(address));
     if let Some(given) = yes {
         let digits = given.trim().trim_start_matches("sha256:").trim_end_matches('…').to_ascii_lowercase();
         if digits.len() < DIGITS_MIN {
