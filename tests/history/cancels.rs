@@ -12,6 +12,8 @@ use super::{Check, Findings, Happened, Promise};
 #[derive(Debug, Default)]
 pub(super) struct Cancels {
     jobs: Jobs,
+    /// The attempts by which tasks ended: a start of one may still be under way, to a worker that was removed.
+    ended: BTreeMap<TaskId, u32>,
     /// The highest attempt of a cancelled task that may start.
     last_allowed: BTreeMap<TaskId, u32>,
 }
@@ -20,6 +22,10 @@ impl Check for Cancels {
     fn see(&mut self, event: &Happened, found: &mut Findings) {
         if let Happened::Recorded(record) = event {
             self.jobs.apply(record);
+            if let Record::Ended(ended) = record {
+                let Fence { task, attempt, .. } = ended.end.fence;
+                self.ended.insert(task, attempt.0);
+            }
             if let Record::Assigned(assignment) = record {
                 for &(index, attempt) in &assignment.tasks {
                     let task = TaskId { job: assignment.job, index };
@@ -39,7 +45,8 @@ impl Cancels {
         let Some(job) = self.jobs.0.get(&id) else { return };
         for index in all_tasks(&job.spec).intersection(ranges).iter() {
             let task = TaskId { job: id, index };
-            let here = self.jobs.active(task).map_or(0, |attempt| attempt.0);
+            let ended = self.ended.get(&task).copied();
+            let here = self.jobs.active(task).map(|attempt| attempt.0).or(ended).unwrap_or(0);
             self.last_allowed.entry(task).or_insert(here);
         }
     }

@@ -1,5 +1,5 @@
 //! P6: a task is quarantined by the loss of a worker that is one too many, and by nothing else; nothing counts as such
-//! a loss but an attempt whose worker went down, or was not heard for as long as a lease.
+//! a loss but an attempt whose worker went down, or was silent when its lease was over.
 
 use std::collections::BTreeMap;
 
@@ -95,13 +95,15 @@ impl Quarantine {
         reason == EXECUTOR_ENDED || (went_silent(reason) && !was_removed)
     }
 
-    /// A loss counts: its executor is gone, or another took its place, or it was not heard for long.
+    /// A loss counts: its executor is gone, or another took its place, or it was not heard. (Its lease goes by answered
+    /// heartbeats, so it may have been over while other bytes came.)
     fn look_at_loss(&self, fence: Fence, found: &mut Findings) {
         let (Some(place), Some(timing)) = (self.workers.place(fence), self.workers.timing) else { return };
         let is_there = self.workers.tells()
             && !self.workers.is_gone(place.executor)
             && self.workers.present(place.worker) == Some(place.executor);
-        let was_heard = self.workers.quiet(found.now, place.worker).is_some_and(|quiet| quiet < timing.lease);
+        let was_heard =
+            self.workers.quiet(found.now, place.worker).is_some_and(|quiet| quiet < timing.silent_after);
         if is_there && was_heard {
             found.broken(Promise::P6, format!("the worker of {fence} counts as lost, and is there"));
         }
