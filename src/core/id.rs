@@ -85,6 +85,20 @@ impl fmt::Display for Fence {
     }
 }
 
+impl Fence {
+    /// Reads one as it is displayed.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (task, rest) = text.split_once('#')?;
+        let (job, index) = task.split_once('.')?;
+        let (attempt, nonce) = rest.split_once('@')?;
+        Some(Self {
+            nonce: JobNonce(u64::from_str_radix(nonce, 16).ok()?),
+            task: TaskId { job: JobId(job.parse().ok()?), index: index.parse().ok()? },
+            attempt: AttemptNumber(attempt.parse().ok()?),
+        })
+    }
+}
+
 /// Chosen by a client for each submit, at random: the same id sent again is the same job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub [u8; 16]);
@@ -192,6 +206,8 @@ mod tests {
         };
 
         assert_eq!(fence.to_string(), "42.7#2@00000000000000ab");
+        assert_eq!(Fence::parse(&fence.to_string()), Some(fence));
+        assert_eq!(Fence::parse("42.7#2"), None);
     }
 
     #[test]

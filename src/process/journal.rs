@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::core::id::{AttemptNumber, Fence, Incarnation, JobId, JobNonce, TaskId};
+use crate::core::id::{Fence, Incarnation};
 
 use super::workspace;
 
@@ -159,7 +159,7 @@ fn read(path: &Path) -> io::Result<Option<JournalOf>> {
     let mut lines = text.lines();
     let Some(mut journal) = lines.next().and_then(parse_header) else { return Ok(None) };
     for line in lines {
-        match line.split_once(' ').map(|(word, fence)| (word, parse_fence(fence))) {
+        match line.split_once(' ').map(|(word, fence)| (word, Fence::parse(fence))) {
             Some(("received", Some(fence))) => {
                 journal.never_started.insert(fence);
             }
@@ -182,21 +182,10 @@ fn parse_header(line: &str) -> Option<JournalOf> {
     Some(JournalOf { incarnation, boot_id, place, workspaces, ..JournalOf::default() })
 }
 
-/// Reads a fence as it is displayed.
-fn parse_fence(text: &str) -> Option<Fence> {
-    let (task, rest) = text.split_once('#')?;
-    let (job, index) = task.split_once('.')?;
-    let (attempt, nonce) = rest.split_once('@')?;
-    Some(Fence {
-        nonce: JobNonce(u64::from_str_radix(nonce, 16).ok()?),
-        task: TaskId { job: JobId(job.parse().ok()?), index: index.parse().ok()? },
-        attempt: AttemptNumber(attempt.parse().ok()?),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::id::{AttemptNumber, JobId, JobNonce, TaskId};
 
     fn fence(job: u64) -> Fence {
         Fence {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clusterctl::core::id::{AttemptNumber, Fence, JobId, JobNonce, TaskId};
+use clusterctl::core::id::{Fence, TaskId};
 use clusterctl::core::outcome::Outcome;
 use clusterctl::core::time::WallTime;
 
@@ -136,17 +136,5 @@ fn parse(line: &str) -> Option<Line> {
         ("end", code) => What::End(code.parse().ok()?),
         _ => return None,
     };
-    Some(Line { fence: parse_fence(fence)?, at, what })
-}
-
-/// As `Fence` is displayed: `42.7#1@00000000000000ff`.
-fn parse_fence(text: &str) -> Option<Fence> {
-    let (task, rest) = text.split_once('#')?;
-    let (job, index) = task.split_once('.')?;
-    let (attempt, nonce) = rest.split_once('@')?;
-    Some(Fence {
-        nonce: JobNonce(u64::from_str_radix(nonce, 16).ok()?),
-        task: TaskId { job: JobId(job.parse().ok()?), index: index.parse().ok()? },
-        attempt: AttemptNumber(attempt.parse().ok()?),
-    })
+    Some(Line { fence: Fence::parse(fence)?, at, what })
 }
