@@ -42,7 +42,6 @@ struct Following {
     seen: Seen,
     /// Places that it has had among those who follow.
     places: u32,
-    is_over: bool,
 }
 
 pub type Shared = Rc<RefCell<Follower>>;
@@ -74,7 +73,6 @@ impl Follower {
                 live: self.random.chance(700),
                 seen: Seen::default(),
                 places: 0,
-                is_over: false,
             });
         }
         self.present.clone()
@@ -131,11 +129,6 @@ async fn attend(follower: &Shared) -> Result<(), capnp::Error> {
             let mut request = pool.job_request();
             request.get().set_id(present.job.0);
             within(request.send().promise).await?;
-        }
-        let mut follower = follower.borrow_mut();
-        if follower.present.as_ref().is_some_and(|present| present.is_over) {
-            follower.followed.push(present.job);
-            follower.present = None;
         }
     }
 }
@@ -196,7 +189,9 @@ impl Told {
             }
             Some(News::Event(event)) => Happened::Followed { observer, job, what: Follow::Task(event) },
             Some(News::Done(info)) => {
-                present.is_over = true;
+                // Whatever becomes of the line now.
+                follower.followed.push(job);
+                follower.present = None;
                 Happened::Followed { observer, job, what: Follow::Over(info.counts) }
             }
         };
