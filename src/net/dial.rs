@@ -28,6 +28,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two dials at a door that is full, about.
 const DOOR_PAUSE: Duration = Duration::from_millis(50);
+/// A door that takes its time to close is tried so often, however long that takes.
+const DOOR_TRIES: u32 = 5;
 /// What the kernel takes before it has been sent: what waits here can still be overtaken by what is urgent.
 const NOT_SENT_BYTES: u32 = 64 << 10;
 
@@ -109,7 +111,7 @@ pub async fn look(address: &str, route: &Route) -> Result<Fingerprint, DialError
 }
 
 /// Dials, and shakes hands. A pool with many strangers before its door closes a connection without a word: then it is
-/// dialled again, for a while.
+/// dialled again, for a while, and a few times at least.
 pub(super) async fn dial_tls(
     address: &str,
     key: &KeyPair,
@@ -119,15 +121,22 @@ pub(super) async fn dial_tls(
 ) -> Result<TlsStream<TcpStream>, DialError> {
     let config = Arc::new(tls::client_config(key, expected, alpn).map_err(DialError::Own)?);
     let began = tokio::time::Instant::now();
+    let mut tries = 0;
     loop {
+        tries += 1;
         match try_tls(address, (Arc::clone(&config), tls::server_name(expected)), alpn, route).await {
-            Err(Closed::Silently(_)) if began.elapsed() < route.timing.dial_connect => {
+            Err(Closed::Silently(_)) if is_tried_again(tries, began.elapsed(), route.timing.dial_connect) => {
                 tokio::time::sleep(pause()).await;
             }
             Err(Closed::Silently(error) | Closed::Else(error)) => return Err(error),
             Ok(stream) => return Ok(stream),
         }
     }
+}
+
+/// Whether a door that was closed without a word is tried again.
+fn is_tried_again(tries: u32, waited: Duration, patience: Duration) -> bool {
+    waited < patience || tries < DOOR_TRIES
 }
 
 /// How a dial came to nothing.
@@ -253,5 +262,19 @@ fn handshake_error(error: &io::Error) -> DialError {
             DialError::Unreachable { reason: os_words(error) }
         }
         _ => DialError::NoPool(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_is_tried_for_a_while_and_where_it_closes_slowly_a_few_times() {
+        let patience = Duration::from_secs(3);
+        let tried_again = |tries, seconds| is_tried_again(tries, Duration::from_secs(seconds), patience);
+
+        assert!(tried_again(60, 2) && !tried_again(60, 3));
+        assert!(tried_again(1, 20) && !tried_again(DOOR_TRIES, 20));
     }
 }

@@ -528,9 +528,10 @@ fn void_table() -> Vec<u8> {
     bytes
 }
 
-/// Holds a connection open and says next to nothing; comes back when it is sent away, at most once a second.
+/// Holds a connection open and says next to nothing; comes back when it is sent away, at most every other second. (Where
+/// others want the processors too, thousands a second leave the pool none to answer with, whoever it lets in.)
 async fn slow_loris(from: Ipv4Addr, to: SocketAddr, dials: Arc<AtomicUsize>) {
-    let mut again = tokio::time::interval(Duration::from_secs(1));
+    let mut again = tokio::time::interval(Duration::from_secs(2));
     again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         again.tick().await;
