@@ -233,7 +233,9 @@ fn break_and_mend(number: u32, what: &str, more: &[&str]) {
     let waiter = Waiter::start(&mut natted);
 
     natted.lab.must(what, more);
+    let broken = Instant::now();
     wait_until("the worker is silent", || natted.state() == "silent");
+    let noticed = broken.elapsed();
     assert_eq!(natted.operator.job(&waiter.id)["state"], "unknown");
     waiter.let_go();
     natted.wait_until_it_dials_again();
@@ -243,7 +245,12 @@ fn break_and_mend(number: u32, what: &str, more: &[&str]) {
     let back = mended.elapsed();
 
     waiter.finish(natted);
-    println!("{what} {}: back {:.1} s after it was mended", more.join(" "), back.as_secs_f64());
+    println!(
+        "{what} {}: silence noticed {:.1} s after the break, back {:.1} s after it was mended",
+        more.join(" "),
+        noticed.as_secs_f64(),
+        back.as_secs_f64()
+    );
     assert!(back < Duration::from_secs(5), "back after {back:?}");
 }
 
